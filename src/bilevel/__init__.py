@@ -1,0 +1,1 @@
+"""Hypergradients for bilevel problems on pure PyTorch."""

@@ -1,0 +1,1 @@
+"""Process reward models that learn which of their training data to trust."""

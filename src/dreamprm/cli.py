@@ -1,0 +1,42 @@
+"""The installed command: `dreamprm train +experiment=instance_net` does what `python -m src.train …` does in a checkout."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "entry", "main"]
+
+COMMANDS = {
+    "train": ("dreamprm.trainer.entry", "cold start, bilevel training, evaluation, report"),
+    "sample": ("dreamprm.trainer.stages.sample", "the policy writes candidates for questions"),
+    "label": ("dreamprm.trainer.stages.label", "Monte-Carlo labels for the steps of chains"),
+    "score": ("dreamprm.trainer.stages.score", "the PRM scores every step of every candidate"),
+    "select": ("dreamprm.trainer.stages.select", "best-of-N: one candidate per question"),
+    "evaluate": ("dreamprm.trainer.stages.evaluate", "best-of-N and step-level figures of a scores file"),
+    "doctor": ("dreamprm.doctor.entry", "what a trainer must know of a data file"),
+    "report": ("dreamprm.trainer.stages.report", "report.html of a finished run"),
+}
+"""Command -> (module with a `main(arguments, program)`, one line of help)."""
+
+
+def entry(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run one command with the arguments of the command line; modules are imported only when asked for."""
+    module = importlib.import_module(COMMANDS[command][0])
+    module.main(list(sys.argv[1:] if arguments is None else arguments), program or f"python -m src.{command}")
+
+
+def main() -> None:
+    """The console script `dreamprm`."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
+        lines = "\n".join(f"  dreamprm {name:<9} {text}" for name, (_, text) in COMMANDS.items())
+        sys.stdout.write(
+            f"{lines}\n\nSettings follow as name=value, e.g. dreamprm train +experiment=instance_net seed=1\n"
+        )
+        return
+    command = sys.argv[1]
+    if command not in COMMANDS:
+        sys.stderr.write(f"error: {command!r} is none of {', '.join(COMMANDS)}\n")
+        sys.exit(2)
+    entry(command, sys.argv[2:], f"dreamprm {command}")

@@ -1,0 +1,114 @@
+"""From a composed configuration to checked dataclasses, once at startup; what is wrong is said in one message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dreamprm.config.errors import ConfigError
+from dreamprm.config.kinds import KINDS
+from dreamprm.config.schema import TrainConfig
+
+__all__ = ["differences", "resolve_train", "to_plain", "to_settings"]
+
+T = TypeVar("T")
+
+
+def resolve_train(composed: DictConfig | Mapping[str, Any]) -> TrainConfig:
+    """Check a composed (or saved) configuration and make a `TrainConfig` of it.
+
+    Raises ConfigError for an unknown kind, a name that does not exist, a wrong type or a value out of range.
+    """
+    config = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
+    schema = OmegaConf.structured(TrainConfig)
+    for place, kinds in KINDS.items():
+        group = OmegaConf.select(config, place)
+        kind = None if group is None else group.get("kind")
+        if kind is None:
+            continue
+        if kind not in kinds:
+            raise ConfigError(f"{place}.kind: {kind!r} is none of {', '.join(sorted(kinds))}{_hint(str(kind), kinds)}")
+        OmegaConf.update(schema, place, OmegaConf.structured(kinds[kind]), merge=False)
+    return to_settings(config, schema)
+
+
+def to_settings(config: DictConfig, schema: DictConfig | type[T]) -> T:
+    """Merge `config` into `schema` (a dataclass or its structured config) and return the dataclass."""
+    structured = schema if isinstance(schema, DictConfig) else OmegaConf.structured(schema)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"a configuration is a mapping of names to values, this is a {type(config).__name__}")
+    _check_names(config, structured, "")
+    merged: Any = structured
+    try:
+        merged = OmegaConf.merge(structured, config)
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        place = str(getattr(error, "full_key", "") or "")
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{place or 'configuration'}: {reason}{_allowed_values(structured, place)}") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{_failing_place(merged)}{error}") from error
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """The settings as nested dicts of plain values, enums by name: what config.yaml holds."""
+    return OmegaConf.to_container(OmegaConf.structured(settings), enum_to_str=True)  # type: ignore[return-value]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (old, new) of every value that is not the same in two plain configurations."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in sorted({*old, *new}):
+        here = f"{place}.{name}" if place else name
+        one, two = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            found |= differences(one, two, here)
+        elif one != two:
+            found[here] = (one, two)
+    return found
+
+
+def _hint(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _check_names(config: DictConfig, schema: DictConfig, place: str) -> None:
+    names = [str(name) for name in schema]
+    for name in config:
+        here = f"{place}.{name}" if place else str(name)
+        if name not in schema:
+            where = f"{place} allows" if place else "allowed are"
+            raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{_hint(str(name), names)}")
+        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name):
+            continue
+        child, expected = config[name], schema[name]
+        if isinstance(expected, DictConfig) and child is not None:
+            if not isinstance(child, DictConfig):
+                raise ConfigError(f"{here}: is a group of settings ({', '.join(map(str, expected))}), not {child!r}")
+            _check_names(child, expected, here)
+
+
+def _failing_place(config: Any, place: str = "") -> str:
+    """The deepest group whose own check fails, as a prefix of the message."""
+    for name in config:
+        child = config[name] if not OmegaConf.is_missing(config, name) else None
+        if not isinstance(child, DictConfig):
+            continue
+        try:
+            OmegaConf.to_object(child)
+        except (ValueError, TypeError):
+            return _failing_place(child, f"{place}.{name}" if place else str(name))
+    return f"{place}: " if place else ""
+
+
+def _allowed_values(schema: DictConfig, place: str) -> str:
+    value = OmegaConf.select(schema, place, throw_on_missing=False) if place else None
+    if isinstance(value, Enum):
+        return ""  # OmegaConf's own message lists the members
+    return "" if value is None else f"; the default is {value!r}"

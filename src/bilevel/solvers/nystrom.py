@@ -1,0 +1,99 @@
+"""Low-rank approximation of the inverse."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import checks, tree
+from ..functional import eigh, qr, vmap
+from ..status import Status
+from ..types import Tensors
+from .base import Matvec, Solution, damped, trivial
+
+
+@dataclass(frozen=True)
+class Nystrom:
+    """(A_r + damping)⁻¹ b with A_r the Nyström approximation of rank r: no iteration, r products at once.
+
+    A_r = Y (Ωᵀ Y)⁺ Yᵀ,  Y = A Ω,  Ω an orthonormal Gaussian sketch (n, r). With A_r = U Λ Uᵀ, by Woodbury:
+    x = U (Λ + damping)⁻¹ Uᵀ b + (b - U Uᵀ b) / damping. Exact where the rank of A is at most r.
+
+    Memory: r vectors of the size of the parameters. The status compares the true relative residual with `tolerance`,
+    at the price of one more product.
+
+    Args:
+        rank: r.
+        damping: above 0; the curvature that is assumed outside the r directions.
+        tolerance: the relative residual up to which the status is "converged".
+        seed: of the sketch; the same seed gives the same result.
+
+    Raises:
+        ValueError: a setting out of range, when built.
+
+    Source: Hataya & Yamada, arXiv 2302.09726. Differs from it in the sketch (Gaussian, not columns of A) and in the
+    eigendecomposition of A_r in place of the inverse of Ωᵀ Y, which is stable: Frangella et al., arXiv 2110.02820.
+    """
+
+    rank: int = 10
+    damping: float = 1e-2
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.count("Nystrom", "rank", self.rank)
+        checks.number("Nystrom", "damping", self.damping, above=0.0)
+        checks.number("Nystrom", "tolerance", self.tolerance, above=0.0)
+
+    def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
+        """The solution by the approximate inverse."""
+        known = trivial(rhs)
+        if known is not None:
+            return known
+        unflatten = tree.unflattener(rhs)
+        b = tree.flatten(rhs)  # (n,)
+        rank = min(self.rank, b.numel())
+        sketch = self._sketch(b, rank)  # (n, r)
+
+        def column(vector: Tensor) -> Tensor:
+            return tree.flatten(matvec(unflatten(vector)))
+
+        image = vmap(column, in_dims=1, out_dims=1)(sketch)  # (n, r)
+        if not bool(torch.isfinite(image).all()):
+            return Solution(rhs, Status.NOT_FINITE, rank, float("nan"))
+        basis, eigenvalues = _eigen(sketch, image)  # (n, r), (r,)
+        inside = basis.mT @ b  # (r,)
+        x = basis @ (inside / (eigenvalues + self.damping)) + (b - basis @ inside) / self.damping
+        solution = unflatten(x)
+        residual = tree.add(rhs, damped(matvec, self.damping)(solution), -1.0)
+        relative = float(tree.norm(residual) / tree.norm(rhs))
+        slack = -torch.finfo(b.dtype).eps * b.numel() * float(eigenvalues.abs().max())
+        status = Status.CONVERGED if relative <= self.tolerance else Status.ITERATION_LIMIT
+        if float(eigenvalues.min()) + self.damping < slack:
+            status = Status.NEGATIVE_CURVATURE
+        return Solution(solution, status, rank, relative)
+
+    def _sketch(self, like: Tensor, rank: int) -> Tensor:
+        # float64 on the CPU, so that the sketch depends on neither device nor dtype.
+        generator = torch.Generator().manual_seed(self.seed)
+        gaussian = torch.randn(like.numel(), rank, generator=generator, dtype=torch.float64)
+        return qr(gaussian)[0].to(like)
+
+
+def _eigen(sketch: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (n, r) and eigenvalues (r,) of Y (Ωᵀ Y)⁺ Yᵀ."""
+    orthonormal, triangle = qr(image)  # (n, r), (r, r)
+    core = sketch.mT @ image
+    core = (core + core.mT) / 2
+    small = triangle @ _pinv(core) @ triangle.mT
+    eigenvalues, vectors = eigh((small + small.mT) / 2)
+    return orthonormal @ vectors, eigenvalues
+
+
+def _pinv(symmetric: Tensor) -> Tensor:
+    """Pseudo-inverse of (r, r), with the cut-off at rounding."""
+    eigenvalues, vectors = eigh(symmetric)
+    floor = torch.finfo(symmetric.dtype).eps * len(symmetric) * eigenvalues.abs().max()
+    regular = eigenvalues.abs() > floor
+    inverse = torch.where(regular, 1 / torch.where(regular, eigenvalues, 1.0), 0.0)
+    return (vectors * inverse) @ vectors.mT

@@ -1,0 +1,1 @@
+"""Process reward models: prompt, tokens, heads, aggregation."""

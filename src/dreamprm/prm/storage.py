@@ -1,0 +1,173 @@
+"""A PRM as a folder: an ordinary transformers model with its processor, and `prm.json` beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dreamprm.prm.heads import HeadKind, LabelHead
+from dreamprm.prm.processor import load_processor
+from dreamprm.prm.prompt import Prompt
+
+if TYPE_CHECKING:
+    from dreamprm.prm.prm import PRM
+
+__all__ = ["PRMLoadError", "load", "save"]
+
+SETTINGS, HEAD = "prm.json", "prm_head.safetensors"
+
+
+class PRMLoadError(OSError):
+    """A model that cannot be loaded; one line that says what was asked for and what to do."""
+
+
+def save(prm: PRM, folder: Path) -> None:
+    """Model (safetensors), tokenizer, processor and `prm.json`; a discriminative head of our own beside them.
+
+    A generative head is written into the rows of the language model's head, so that the softmax over the two label
+    tokens' logits, read by transformers alone at the judged tokens, is this PRM's score. A head that is tied to the
+    embedding is untied in the folder (tie_word_embeddings=False); the model in memory stays as it is. LoRA adapters
+    are merged into a copy.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = _plain_model(prm)
+    rows = contextlib.nullcontext()
+    if isinstance(prm.head, LabelHead):
+        assert prm.labels is not None
+        rows = _with_label_rows(model, prm.head, list(prm.labels))
+    with rows:
+        model.save_pretrained(folder)
+    if prm.head is not None and not isinstance(prm.head, LabelHead):
+        save_file({name: value.contiguous() for name, value in prm.head.state_dict().items()}, folder / HEAD)
+    prm.processor.save_pretrained(folder)
+    settings = {
+        "head": prm.kind.value,
+        "aggregation": prm.aggregation.value,
+        "right_class": prm.right_class,
+        "prompt": dataclasses.asdict(prm.prompt),
+        "collation": prm.collation,
+        "label_tokens": list(prm.labels) if prm.labels else None,
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain_model(prm: PRM) -> Any:
+    """The transformers model itself; with peft's adapters, a copy with the adapters merged into full-width weights."""
+    model: Any = prm.model
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("adapters added by model.add_adapter cannot be saved; wrap the model by peft.get_peft_model")
+    if prm.transformer is model:
+        return model
+    copied = copy.deepcopy(model)
+    if getattr(prm.transformer, "is_quantized", False):
+        copied.base_model.model = copied.get_base_model().dequantize()
+    return copied.merge_and_unload()
+
+
+@contextlib.contextmanager
+def _with_label_rows(model: Any, head: LabelHead, tokens: list[int]) -> Iterator[None]:
+    output = model.get_output_embeddings()
+    configs = [model.config, model.config.get_text_config()]
+    before = (output.weight, output.bias, [getattr(c, "tie_word_embeddings", None) for c in configs])
+    tied_keys = model.all_tied_weights_keys
+    try:
+        with torch.no_grad():
+            weight = output.weight.detach().clone()
+            weight[tokens] = head.rows.weight.to(weight.dtype)
+            output.weight = nn.Parameter(weight, requires_grad=False)
+            if output.bias is not None:
+                bias = output.bias.detach().clone()
+                bias[tokens] = head.rows.bias.to(bias.dtype)
+                output.bias = nn.Parameter(bias, requires_grad=False)
+        for config in configs:
+            config.tie_word_embeddings = False
+        model.all_tied_weights_keys = {}
+        yield
+    finally:
+        output.weight, output.bias = before[0], before[1]
+        for config, tied in zip(configs, before[2]):
+            config.tie_word_embeddings = tied
+        model.all_tied_weights_keys = tied_keys
+
+
+def load(
+    path: str | Path,
+    *,
+    head: str | None = None,
+    prompt: Prompt | None = None,
+    aggregation: str | None = None,
+    collation: dict[str, Any] | None = None,
+    right_class: int | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    **options: Any,
+) -> PRM:
+    """A PRM from a folder that `save` wrote, or from any model folder or hub name.
+
+    Settings that are not given come from the folder's `prm.json`, else from the model: a token classifier keeps its
+    own head, any other model becomes generative. options go to transformers' from_pretrained (revision,
+    quantization_config, device_map …). Code from the folder is never run.
+    Raises PRMLoadError, one line, where the model is not there or cannot be read.
+    """
+    from dreamprm.prm.prm import PRM
+
+    options = {"trust_remote_code": False, **options}
+    folder = Path(path)
+    try:
+        model, is_classifier = _load_model(path, head, dtype, options)
+        processor = load_processor(path, **{k: options[k] for k in ("revision", "trust_remote_code") if k in options})
+    except (OSError, ValueError, ImportError) as error:
+        raise PRMLoadError(_one_line(path, error)) from error
+    stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) if (folder / SETTINGS).is_file() else {}
+    fallback = HeadKind.TOKEN_CLASSIFICATION if is_classifier else HeadKind.GENERATIVE
+    prm = PRM(
+        model,
+        processor,
+        head or stored.get("head", fallback),
+        prompt=prompt or Prompt(**stored.get("prompt", {})),
+        aggregation=aggregation or stored.get("aggregation", "mean"),
+        collation=stored.get("collation", {}) if collation is None else collation,
+        right_class=stored.get("right_class", 1) if right_class is None else right_class,
+    )
+    if (folder / HEAD).is_file() and stored.get("head") == prm.kind and prm.head is not None:
+        prm.head.load_state_dict(load_file(folder / HEAD))
+    return prm
+
+
+def _load_model(path: str | Path, head: str | None, dtype: Any, options: dict[str, Any]) -> tuple[Any, bool]:
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForTokenClassification,
+    )
+
+    known = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
+    config = AutoConfig.from_pretrained(path, **known)
+    architectures = config.architectures or []
+    is_classifier = any(name.endswith("ForTokenClassification") for name in architectures)
+    if head == HeadKind.TOKEN_CLASSIFICATION or (head is None and is_classifier):
+        loader = AutoModelForTokenClassification
+    elif getattr(config, "vision_config", None) is not None:
+        loader = AutoModelForImageTextToText
+    else:
+        loader = AutoModelForCausalLM
+    return loader.from_pretrained(path, dtype=dtype, **options), is_classifier
+
+
+def _one_line(path: str | Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if Path(path).is_dir():
+        return f"cannot load a PRM from the folder {path}: {reason[:300]}"
+    return (
+        f"cannot load a PRM from {str(path)!r}: it is not a local folder, and the hub did not give it; "
+        f"check the name and the network, or give a folder ({reason[:160]})"
+    )

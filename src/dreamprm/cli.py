@@ -1,4 +1,4 @@
-"""The installed command: `dreamprm train +experiment=instance_net` does what `python -m src.train …` does in a checkout."""
+"""The installed command: `dreamprm train …` does what `python -m src.train …` does in a checkout."""
 
 from __future__ import annotations
 

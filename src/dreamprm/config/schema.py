@@ -30,11 +30,12 @@ __all__ = [
     "Head",
     "HypergradientConfig",
     "InnerConfig",
+    "Layout",
     "LoraConfig",
     "Loss",
     "ModelConfig",
     "OuterConfig",
-    "OuterForm",
+    "OuterLoss",
     "Precision",
     "Product",
     "Quantize",
@@ -51,7 +52,7 @@ class Device(Enum):
 
 
 class Precision(Enum):
-    """`bf16` computes under autocast and keeps the parameters in fp32; `pure_bf16` keeps them in bf16 too (as published)."""
+    """`bf16` is autocast over parameters in fp32; `pure_bf16` keeps the parameters in bf16, as published."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -59,9 +60,21 @@ class Precision(Enum):
 
 
 class Head(Enum):
+    """How the model is read at a step; see `dreamprm.prm.HeadKind`. `auto`: as the folder says, else generative."""
+
+    auto = "auto"
     generative = "generative"
-    discriminative = "discriminative"
-    token = "token"
+    vocabulary = "vocabulary"
+    linear = "linear"
+    token_classification = "token_classification"
+
+
+class Layout(Enum):
+    """Where the verdict on a step stands; see `dreamprm.prm.Layout`."""
+
+    turns = "turns"
+    chat_separator = "chat_separator"
+    separator = "separator"
 
 
 class Quantize(Enum):
@@ -86,11 +99,13 @@ class Aggregate(Enum):
     log_odds_mean = "log_odds_mean"
 
 
-class OuterForm(Enum):
-    """`aggregate`: (A(step scores) - r)^2; `step_mean`: mean over steps of (P(+) if r = 1 else P(-)), squared distance to 1."""
+class OuterLoss(Enum):
+    """`mse`: (A(step scores) - r)², as the papers say; the others: see `dreamprm.loss.OuterLoss`."""
 
-    aggregate = "aggregate"
-    step_mean = "step_mean"
+    mse = "mse"
+    cross_entropy = "cross_entropy"
+    steps = "steps"
+    dreamprm15_code = "dreamprm15_code"
 
 
 class Product(Enum):
@@ -139,16 +154,25 @@ class ModelConfig:
     """The PRM. `path`: `world` for the shipped tiny InternVL, else a folder or a hub name."""
 
     path: str = "world"
-    head: Head = Head.generative
+    head: Head = Head.auto
     needs: str = ""
-    prompt: str = "visualprm"
+    layout: Layout | None = None
     quantize: Quantize = Quantize.none
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze_vision: bool = False
     gradient_checkpointing: bool = False
+    attention: str | None = None
     max_tiles: int | None = None
-    longest_side: int | None = None
+    max_image_side: int | None = None
     max_length: int | None = None
+    padding_side: str = "right"
+    cache: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_tiles", "max_image_side", "max_length")
+        _not_negative(self, "cache")
+        if self.padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side must be left or right, is {self.padding_side!r}")
 
 
 @dataclass
@@ -188,12 +212,12 @@ class InnerConfig:
 
 @dataclass
 class OuterConfig:
-    """The outer problem: choose the weigher so that the updated PRM judges the meta set well; once every `every` updates."""
+    """The outer problem: choose the weigher so that the updated PRM judges the meta set well, every `every` updates."""
 
     batch_size: int = 128
     every: int = 1
     aggregate: Aggregate = Aggregate.mean
-    form: OuterForm = OuterForm.aggregate
+    loss: OuterLoss = OuterLoss.mse
     clip_norm: float | None = 1.0
     max_not_finite: int = 20
     optimizer: OptimizerSettings = field(default_factory=Adam)
@@ -268,6 +292,7 @@ class TrainConfig:
     device: Device = Device.auto
     precision: Precision = Precision.fp32
     threads: int | None = None
+    stop_at: int | None = None
     log_every: int = 1
     data: DataSettings = field(default_factory=WorldData)
     meta: DataSettings = field(default_factory=WorldMeta)
@@ -282,4 +307,4 @@ class TrainConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", "log_every")
+        _positive(self, "threads", "stop_at", "log_every")

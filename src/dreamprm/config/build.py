@@ -1,0 +1,160 @@
+"""The one place where settings become objects. Only classes under our own allow-list of prefixes are ever built."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from dreamprm.config.errors import ConfigError, UserError
+from dreamprm.config.kinds import InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
+from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize
+
+__all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
+
+ALLOWED = ("dreamprm.", "bilevel.", "torch.optim.", "bitsandbytes.optim.")
+"""Prefixes of what a `target` may name; nothing else is imported because a configuration says so."""
+
+
+def locate(target: str) -> Any:
+    """The class or function that a dotted name means.
+
+    Raises ConfigError for a name outside `ALLOWED`, and for one that does not exist or whose package is missing.
+    """
+    if not target.startswith(ALLOWED):
+        raise ConfigError(f"target={target!r}: only names below {', '.join(ALLOWED)} are built")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"target={target!r} cannot be found: {error}") from error
+
+
+def build_device(device: Device) -> torch.device:
+    """`auto`: a GPU where there is one. Raises ConfigError where `cuda` is asked for and there is none."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch finds no GPU here; use device=auto or device=cpu")
+    use_gpu = device is not Device.cpu and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of the settings; every field but `kind` and `target` is an argument of its class."""
+    given = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in ("kind", "target")
+    }
+    if "betas" in given:
+        given["betas"] = tuple(given["betas"])
+    try:
+        return locate(settings.target)(list(parameters), **given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"optimizer {settings.kind}: {error}") from error
+
+
+def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: int) -> nn.Module:
+    """The weigher of the settings, for that many training examples and domains."""
+    make = locate(settings.target)
+    if isinstance(settings, InstanceTable):
+        return make(num_examples, start=settings.start, low=settings.low, high=settings.high)
+    if isinstance(settings, InstanceNet):
+        return make(num_domains=num_domains, features=settings.features.name, hidden=settings.hidden)
+    return make(num_domains) if settings.kind == "domain_table" else make()
+
+
+def build_lookahead(
+    settings: HypergradientConfig, prm: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
+) -> Any:
+    """`bilevel.Lookahead` around the live inner optimizer."""
+    from bilevel import Lookahead
+
+    return Lookahead(prm, optimizer, product=settings.product.name, clip_norm=clip_norm, adam=settings.adam)
+
+
+def build_prm(settings: ModelConfig, precision: Precision, device: torch.device) -> Any:
+    """The PRM on its device, with adapters, frozen parts and quantization as set.
+
+    Raises UserError, one line with what is needed, where the model is not there.
+    """
+    from dreamprm.prm import PRM, Prompt
+
+    if settings.path == "world":
+        from dreamprm.world import base_folder
+
+        path = str(base_folder())
+    else:
+        path = settings.path
+    options: dict[str, Any] = {}
+    if settings.attention is not None:
+        options["attn_implementation"] = settings.attention
+    if settings.quantize is not Quantize.none:
+        options["quantization_config"] = _quantization(settings.quantize)
+    if settings.layout is not None:
+        options["prompt"] = Prompt(layout=settings.layout.name)
+    try:
+        prm = PRM.from_pretrained(
+            path,
+            head=None if settings.head is Head.auto else settings.head.name,
+            collation=_collation(settings),
+            dtype=torch.bfloat16 if precision is Precision.pure_bf16 else torch.float32,
+            **options,
+        )
+    except OSError as error:
+        raise UserError(f"{error}{'. It needs ' + settings.needs if settings.needs else ''}") from error
+    if settings.gradient_checkpointing:
+        prm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.freeze_vision:
+        _freeze_vision(prm)
+    if settings.lora.rank:
+        _add_lora(prm, settings)
+    elif settings.quantize is not Quantize.none:
+        raise ConfigError(f"model.quantize={settings.quantize.name} freezes the base: set model.lora.rank too")
+    return prm.to(device)
+
+
+def _collation(settings: ModelConfig) -> dict[str, Any] | None:
+    given: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in ("max_length", "max_image_side")
+        if getattr(settings, name) is not None
+    }
+    if settings.padding_side != "right":
+        given["padding_side"] = settings.padding_side
+    if settings.max_tiles is not None:
+        given["images_kwargs"] = {"crop_to_patches": True, "max_patches": settings.max_tiles}
+    return given or None
+
+
+def _quantization(kind: Quantize) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if kind is Quantize.int8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _vision_parts(prm: Any) -> Sequence[nn.Module]:
+    names = ("vision_tower", "visual", "vision_model")
+    return [module for name, module in prm.model.named_modules() if name.rpartition(".")[2] in names]
+
+
+def _freeze_vision(prm: Any) -> None:
+    parts = _vision_parts(prm)
+    if not parts:
+        raise ConfigError("model.freeze_vision=true, but this model has no vision tower")
+    for part in parts:
+        part.requires_grad_(False)
+
+
+def _add_lora(prm: Any, settings: ModelConfig) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    lora = settings.lora
+    targets: str | list[str] = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    adapters = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    prm.model = get_peft_model(prm.model, adapters)

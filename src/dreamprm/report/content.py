@@ -1,0 +1,60 @@
+"""What a finished run's folder holds, read once for the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from dreamprm.config.errors import UserError
+from dreamprm.trainer.metrics import read_metrics
+
+__all__ = ["NAMES", "RunContent", "read_run"]
+
+NAMES = {
+    "policy": "policy alone",
+    "self_consistency": "self-consistency",
+    "prm": "PRM, best of N",
+    "weighted_vote": "PRM-weighted vote",
+    "oracle": "oracle",
+}
+"""How results.json's names are written for readers, in the order of tables and legends."""
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """results.json, metrics.jsonl, weights.parquet and examples.parquet of one run, as plain Python values."""
+
+    folder: Path
+    results: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    weights: dict[str, list[Any]]
+    examples: list[dict[str, Any]]
+    config: str
+
+    def series(self, phase: str, name: str) -> tuple[list[int], list[float]]:
+        """(updates, values) of one logged number, without the updates where it was not logged."""
+        rows = [row for row in self.metrics if row["phase"] == phase and row.get(name) is not None]
+        return [row["update"] for row in rows], [row[name] for row in rows]
+
+
+def read_run(folder: Path) -> RunContent:
+    """Read a run's folder. Raises UserError where the run has not finished."""
+    if not (folder / "results.json").is_file():
+        raise UserError(f"{folder} holds no results.json: give the folder of a run that has finished")
+
+    def table(name: str) -> Any:
+        return pq.read_table(folder / name) if (folder / name).is_file() else None
+
+    weights, examples = table("weights.parquet"), table("examples.parquet")
+    return RunContent(
+        folder=folder,
+        results=json.loads((folder / "results.json").read_text()),
+        metrics=read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else [],
+        weights={} if weights is None else weights.to_pydict(),
+        examples=[] if examples is None else examples.to_pylist(),
+        config=(folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else "",
+    )

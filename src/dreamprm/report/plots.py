@@ -1,0 +1,177 @@
+"""The report's figures, each as an SVG string to stand in the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dreamprm.report.content import NAMES, RunContent
+
+__all__ = ["best_of_n_figure", "curves_figure", "domain_figure", "quality_figure"]
+
+BLUE, ORANGE, GREEN, RED, GREY, INK = "#2b6cb0", "#d97a1f", "#2f8f63", "#c0453c", "#8a919c", "#2d333b"
+_COLOURS = {"policy": GREY, "self_consistency": ORANGE, "prm": BLUE, "weighted_vote": GREEN, "oracle": "#b9bec7"}
+_STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "axes.edgecolor": "#c3c8d0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef1",
+    "xtick.color": "#59616d",
+    "ytick.color": "#59616d",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "dreamprm",
+}
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def smooth(values: Sequence[float], width: int) -> np.ndarray:
+    """Running mean over the last `width` values (fewer at the start)."""
+    sums = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=float)]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - width)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def best_of_n_figure(run: RunContent) -> str:
+    """Accuracy over the number of candidates, every selector a line, its 95 % interval a band."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+        axes = figure.add_subplot()
+        for name, label in NAMES.items():
+            points = run.results["best_of_n"].get(name)
+            if not points:
+                continue
+            numbers = sorted(int(number) for number in points)
+            values = [points[str(number)] for number in numbers]
+            style = "--" if name in ("oracle", "policy") else "-"
+            axes.plot(
+                numbers, [v["value"] for v in values], style, marker="o", ms=4, lw=2, color=_COLOURS[name], label=label
+            )
+            if name in ("prm", "weighted_vote"):
+                axes.fill_between(
+                    numbers, [v["low"] for v in values], [v["high"] for v in values], color=_COLOURS[name], alpha=0.12
+                )
+            axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.minorticks_off()
+        axes.set_xlabel("candidates per question")
+        axes.set_ylabel("accuracy")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        return _svg(figure)
+
+
+def curves_figure(run: RunContent) -> str:
+    """The losses of both levels and the weights' mean and spread over the updates."""
+    panels: list[tuple[str, list[tuple[str, str, str, str]]]] = [
+        ("cold start", [("cold", "loss", "+/− loss", BLUE), ("cold", "dense_loss", "dense loss", GREY)]),
+        ("bilevel: losses", [("bilevel", "inner_loss", "inner", BLUE), ("bilevel", "outer_loss", "outer", ORANGE)]),
+        ("bilevel: weights", [("bilevel", "weight_mean", "mean ± spread", GREEN)]),
+    ]
+    shown = [panel for panel in panels if any(run.series(phase, name)[0] for phase, name, _, _ in panel[1])]
+    if not shown:
+        return ""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.55 * len(shown), 2.8), layout="constrained")
+        for axes, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+            for phase, name, label, colour in lines:
+                _curve(axes, run, phase, name, label, colour)
+            axes.set_title(title)
+            axes.set_xlabel("update")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            axes.legend(fontsize=8.5)
+        return _svg(figure)
+
+
+def _curve(axes: Axes, run: RunContent, phase: str, name: str, label: str, colour: str) -> None:
+    updates, values = run.series(phase, name)
+    if not updates:
+        return
+    width = max(1, len(values) // 25)
+    line = smooth(values, width)
+    if name == "weight_mean":
+        spread = smooth(run.series(phase, "weight_std")[1], width)
+        axes.fill_between(updates, line - spread, line + spread, color=colour, alpha=0.15, lw=0)
+    else:
+        axes.plot(updates, values, color=colour, alpha=0.18, lw=0.8)
+    axes.plot(updates, line, color=colour, lw=1.8, label=label)
+
+
+def quality_figure(run: RunContent) -> str:
+    """Histograms of the weights of examples known to be good and known to be bad."""
+    known = run.weights.get("known_good", [])
+    weights = np.asarray(run.weights.get("weight", []), dtype=float)
+    good = np.array([flag is True for flag in known], dtype=bool)
+    bad = np.array([flag is False for flag in known], dtype=bool)
+    if not good.any() or not bad.any():
+        return ""
+    spread = weights[good | bad]
+    low, high = float(spread.min()), float(spread.max())
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+    bins = np.linspace(low, high, 41)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        for mask, colour, label in ((good, BLUE, "labelled right"), (bad, RED, "mislabelled")):
+            text = f"{label} (n = {mask.sum()}, mean {weights[mask].mean():.2f})"
+            axes.hist(weights[mask], bins=list(bins), color=colour, alpha=0.55, label=text)
+        axes.set_xlabel("weight")
+        axes.set_ylabel("training examples")
+        axes.legend(fontsize=9)
+        return _svg(figure)
+
+
+def domain_figure(run: RunContent) -> str:
+    """One bar per domain: the mean weight of its examples, sorted, as in DreamPRM's figure; a line at the overall mean."""
+    if not run.weights:
+        return ""
+    domains: dict[str, list[float]] = {}
+    shares: dict[str, list[bool]] = {}
+    known = run.weights.get("known_good", [None] * len(run.weights["weight"]))
+    for domain, weight, flag in zip(run.weights["domain"], run.weights["weight"], known, strict=True):
+        domains.setdefault(domain, []).append(weight)
+        if flag is not None:
+            shares.setdefault(domain, []).append(flag)
+    order = sorted(domains, key=lambda name: -float(np.mean(domains[name])))
+    means = [float(np.mean(domains[name])) for name in order]
+    middle = float(np.mean(run.weights["weight"]))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 0.34 * len(order) + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(axis="y", visible=False)
+        places = np.arange(len(order))
+        colours = [BLUE if mean >= middle else ORANGE for mean in means]
+        axes.barh(places, means, color=colours, height=0.66, alpha=0.85)
+        for place, name, mean in zip(places, order, means, strict=True):
+            share = f"   {np.mean(shares[name]):.0%} right" if shares.get(name) else ""
+            axes.text(max(mean, 0.0), place, f"  {mean:.2f}{share}", va="center", fontsize=8.5, color=INK)
+        axes.axvline(middle, color=INK, lw=0.9, ls=":")
+        axes.set_yticks(places, order)
+        axes.invert_yaxis()
+        axes.set_xlim(min(0.0, *means), max(means) * 1.25 if max(means) > 0 else 1.0)
+        axes.set_xlabel("mean weight (dotted: over all domains)")
+        return _svg(figure)

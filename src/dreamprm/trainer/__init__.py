@@ -1,0 +1,1 @@
+"""The training room: cold start, then bilevel; checkpoints, metrics, progress."""

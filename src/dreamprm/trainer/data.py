@@ -1,0 +1,94 @@
+"""The records of a run: inner, outer, test and cold-start data, from the embedded world or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamprm.config.errors import UserError
+from dreamprm.config.kinds import DataSettings, FileData, Keep, WorldData, WorldMeta
+from dreamprm.config.schema import TrainConfig
+from dreamprm.data.record import Record
+
+__all__ = ["RunData", "check_needs", "known_good", "load_data"]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """train: weighted.  meta: judged chains of the outer problem.  test: candidates by question.  cold: cold start."""
+
+    train: Sequence[Record]
+    meta: Sequence[Record]
+    test: Sequence[Record]
+    cold: Sequence[Record]
+    domains: list[str]
+    is_world: bool
+
+
+def check_needs(settings: TrainConfig) -> None:
+    """Raises UserError that says in one line all that the run lacks before it can start."""
+    lacking = [part.needs for part in (settings.data, settings.meta) if isinstance(part, FileData) and not part.path]
+    if lacking:
+        model = [settings.model.needs] if settings.model.needs and not Path(settings.model.path).exists() else []
+        raise UserError(f"experiment {settings.name} needs: {'; '.join([*lacking, *model])}")
+
+
+def load_data(settings: TrainConfig) -> RunData:
+    """Read everything the run trains on. Raises UserError for keys that repeat, and where nothing is left to train on."""
+    train = _keep(_records(settings.data, "data"), settings.data)
+    meta = [record for record in _records(settings.meta, "meta") if record.correct is not None]
+    if settings.data.kind == "world":
+        from dreamprm.world import load
+
+        cold = load("cold", seed=settings.data.seed) if settings.cold.updates else []
+        test = load("test", seed=settings.data.seed)
+    else:
+        cold, test = train, []
+    if settings.cold.num_examples is not None:
+        cold = cold[: settings.cold.num_examples]
+    if not train:
+        raise UserError("no training chain with a step label: look at the data with python -m src.doctor")
+    if not meta and settings.weigher.kind != "uniform":
+        raise UserError("no meta chain of which it is known whether its answer is right: set meta.path")
+    _check_keys(train)
+    domains = sorted({record.domain for record in train})
+    return RunData(train, meta, test, cold, domains, settings.data.kind == "world")
+
+
+def known_good(record: Record) -> bool | None:
+    """Whether a training chain is labelled right, as only the world knows; for evaluation, never for training."""
+    value = record.truth.get("mislabelled")
+    return None if value is None else not value
+
+
+def _records(settings: DataSettings, place: str) -> list[Record]:
+    if isinstance(settings, WorldData):
+        from dreamprm.world import load
+
+        return list(load("train", seed=settings.seed, num_chains=settings.num_chains, flipped=settings.mislabelled))
+    if isinstance(settings, WorldMeta):
+        from dreamprm.world import load
+
+        records = list(load("meta", seed=settings.seed))
+        return records if settings.num_chains is None else records[: settings.num_chains]
+    assert isinstance(settings, FileData)
+    raise UserError(f"{place}: readers are not there yet")
+
+
+def _keep(records: list[Record], settings: DataSettings) -> list[Record]:
+    labelled = [record for record in records if any(label is not None for label in record.labels)]
+    if isinstance(settings, WorldData) and settings.keep is Keep.clean:
+        return [record for record in labelled if known_good(record)]
+    return labelled
+
+
+def _check_keys(records: Sequence[Record]) -> None:
+    seen: dict[str, int] = {}
+    for row, record in enumerate(records):
+        if record.key in seen:
+            raise UserError(
+                f"training examples {seen[record.key]} and {row} share the key {record.key!r} and would share one "
+                "weight: give every row a key of its own (file, row, content)"
+            )
+        seen[record.key] = row

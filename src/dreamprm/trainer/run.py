@@ -1,0 +1,115 @@
+"""One run from settings to report: data, PRM, weigher; cold start; bilevel; evaluation; files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamprm.config.build import build_device, build_prm, build_weigher
+from dreamprm.config.errors import UserError
+from dreamprm.config.resolve import to_plain
+from dreamprm.config.schema import TrainConfig
+from dreamprm.report import print_results, write_report
+from dreamprm.tracker import open_tracker
+from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
+from dreamprm.trainer.data import RunData, check_needs, load_data
+from dreamprm.trainer.dense import world_dense_loss
+from dreamprm.trainer.folder import fresh_folder, save_settings
+from dreamprm.trainer.interrupt import StopRequest
+from dreamprm.trainer.metrics import MetricsFile
+from dreamprm.trainer.outputs import write_outputs
+from dreamprm.trainer.phases import enter_phase, train_phases
+from dreamprm.trainer.progress import say
+from dreamprm.trainer.state import Run
+
+__all__ = ["build_run", "train"]
+
+
+def train(settings: TrainConfig) -> Path | None:
+    """Train, evaluate and write the run's folder; the folder, or None when the run was stopped before its end.
+
+    Raises UserError for whatever the user can mend.
+    """
+    began = time.monotonic()
+    check_needs(settings)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    try:
+        data = load_data(settings)
+        folder = Path(settings.resume) if settings.resume else None
+        run = build_run(settings, data, folder or Path("."))
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    run.folder = folder or fresh_folder(settings)
+    settings.run_dir = str(run.folder)
+    save_settings(settings, run.folder)
+    resume_at = _resume(run) if settings.resume else None
+    _announce(run, data, resume_at)
+    metrics = MetricsFile(run.folder / "metrics.jsonl", resume_at=resume_at)
+    tracker = open_tracker(settings.tracker, run.folder, f"{settings.name}-seed{settings.seed}", to_plain(settings))
+    try:
+        with StopRequest() as stop:
+            finished = train_phases(run, stop, metrics, tracker)
+    except ValueError as error:
+        raise UserError(f"update {run.update}: {error}") from error
+    finally:
+        metrics.close()
+        if tracker is not None:
+            tracker.close()
+    if not finished:
+        say(f"stopped after update {run.update} of {run.num_updates}; go on with: resume={run.folder}")
+        return None
+    results = write_outputs(run, data, time.monotonic() - began)
+    report = write_report(run.folder)
+    print_results(results)
+    say(f"report: {report}")
+    return run.folder
+
+
+def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
+    """The objects of a run before its first update."""
+    device = build_device(settings.device)
+    prm = build_prm(settings.model, settings.precision, device)
+    weigher = build_weigher(settings.weigher, num_examples=len(data.train), num_domains=len(data.domains))
+    return Run(
+        settings=settings,
+        folder=folder,
+        device=device,
+        prm=prm,
+        collator=prm.collator(domains=data.domains, cache=settings.model.cache),
+        judge=prm.collator(cache=settings.model.cache),
+        train=data.train,
+        meta=data.meta,
+        test=data.test,
+        cold=data.cold,
+        weigher=weigher.to(device),
+        dense_loss=world_dense_loss(device) if data.is_world and settings.model.path == "world" else None,
+    )
+
+
+def _resume(run: Run) -> int | None:
+    """Put the last checkpoint's state back and return its update, or None where the run had not written one."""
+    path = latest_checkpoint(run.folder / "checkpoints")
+    if path is None:
+        return None
+    run.update, state = load_checkpoint(path)
+    enter_phase(run)
+    run.load_state_dict(state)
+    return run.update
+
+
+def _announce(run: Run, data: RunData, resume_at: int | None) -> None:
+    parameters = sum(value.numel() for value in run.trainable().values())
+    facts: list[Any] = [
+        f"{len(data.train)} training chains in {len(data.domains)} domains",
+        f"{len(data.meta)} meta chains",
+        f"{len(data.test)} test chains",
+        f"{parameters:,} trainable parameters on {run.device}",
+    ]
+    go_on = "" if resume_at is None else f", going on at update {resume_at}"
+    say(f"{run.settings.name}, seed {run.settings.seed}, in {run.folder}{go_on}")
+    say("  " + "; ".join(facts))

@@ -1,0 +1,142 @@
+"""Everything a run is made of, and what of it a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamprm.config.errors import UserError
+from dreamprm.config.schema import TrainConfig
+from dreamprm.data.collate import Batch, Collator
+from dreamprm.data.record import Record
+from dreamprm.trainer.sampler import EpochSampler
+from dreamprm.trainer.tree import random_state, set_random_state
+
+__all__ = ["Counters", "DenseLoss", "Run"]
+
+DenseLoss = Callable[[nn.Module, int, int], Tensor]
+"""(PRM, seed, number of examples) -> the loss on that many of the world's captions and solutions, fixed by the seed."""
+
+
+@dataclass
+class Counters:
+    """Numbers that go on over a resume and end up in results.json."""
+
+    skipped_outer: int = 0
+    skipped_in_a_row: int = 0
+    outer_updates: int = 0
+    seconds_cold: float = 0.0
+    seconds_bilevel: float = 0.0
+    check_cosine: float | None = None
+
+
+@dataclass
+class Run:
+    """The objects of one run. `update` counts the cold start's updates first, then the bilevel ones.
+
+    `collator` knows the training domains; `judge` makes batches of chains from anywhere (meta, test, cold start).
+    `entered`: the phase that the optimizers were built for.
+    """
+
+    settings: TrainConfig
+    folder: Path
+    device: torch.device
+    prm: nn.Module
+    collator: Collator
+    judge: Collator
+    train: Sequence[Record]
+    meta: Sequence[Record]
+    test: Sequence[Record]
+    cold: Sequence[Record]
+    weigher: nn.Module
+    dense_loss: DenseLoss | None = None
+    inner_optimizer: torch.optim.Optimizer | None = None
+    outer_optimizer: torch.optim.Optimizer | None = None
+    lookahead: Any = None
+    update: int = 0
+    entered: str = ""
+    counters: Counters = field(default_factory=Counters)
+    samplers: dict[str, EpochSampler] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
+        self.samplers = {
+            name: EpochSampler(size, seed=self.settings.seed * 10 + place)
+            for place, (name, size) in enumerate(sizes.items())
+            if size
+        }
+
+    @property
+    def num_cold(self) -> int:
+        return self.settings.cold.updates
+
+    @property
+    def num_updates(self) -> int:
+        return self.settings.cold.updates + self.settings.inner.updates
+
+    @property
+    def phase(self) -> str:
+        """The phase of the next update."""
+        return "cold" if self.update < self.num_cold else "bilevel"
+
+    @property
+    def learns_weights(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.weigher.parameters())
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: value for name, value in self.prm.named_parameters() if value.requires_grad}
+
+    def batch(self, records: Sequence[Record], rows: Sequence[int]) -> Batch:
+        collate = self.collator if records is self.train else self.judge
+        return collate([(row, records[row]) for row in rows]).to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """bf16 over fp32 parameters where `precision` says so; else it does nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision.name == "bf16")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds. Frozen parameters are not in it: they are read from where they came from."""
+        optimizers = {"inner": self.inner_optimizer, "outer": self.outer_optimizer}
+        return {
+            "update": self.update,
+            "phase": self.entered,
+            "parameters": {name: value.detach() for name, value in self.trainable().items()},
+            "buffers": {name: value for name, value in self.prm.named_buffers() if _persists(self.prm, name)},
+            "weigher": dict(self.weigher.state_dict()),
+            "optimizers": {name: None if one is None else one.state_dict() for name, one in optimizers.items()},
+            "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
+            "counters": vars(self.counters),
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a checkpoint's state back. Optimizers only where they are of its phase: the next one starts afresh."""
+        own = self.trainable()
+        if set(own) != set(state["parameters"]):
+            odd = sorted(set(own) ^ set(state["parameters"]))
+            raise UserError(f"the checkpoint's parameters are not this model's: {', '.join(odd[:5])} differ")
+        buffers = dict(self.prm.named_buffers())
+        with torch.no_grad():
+            for name, value in state["parameters"].items():
+                own[name].copy_(value)
+            for name, value in state["buffers"].items():
+                buffers[name].copy_(value)
+        self.weigher.load_state_dict(state["weigher"])
+        for name, optimizer in (("inner", self.inner_optimizer), ("outer", self.outer_optimizer)):
+            if optimizer is not None and state["phase"] == self.entered:
+                optimizer.load_state_dict(state["optimizers"][name])
+        for name, sampler in self.samplers.items():
+            sampler.load_state_dict(state["samplers"][name])
+        self.counters = Counters(**state["counters"])
+        self.update = state["update"]
+        set_random_state(state["random"])
+
+
+def _persists(module: nn.Module, name: str) -> bool:
+    place, _, leaf = name.rpartition(".")
+    return leaf not in module.get_submodule(place)._non_persistent_buffers_set

@@ -1,0 +1,45 @@
+"""What every kind of file offers: its rows one after another, and any row again by the place it was found at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dreamprm.data.record import RecordError
+
+__all__ = ["Container", "Found"]
+
+
+class Found(NamedTuple):
+    """A row in a file: its number from 1, the place to find it at again, its fields or why they cannot be read."""
+
+    number: int
+    start: int
+    stop: int
+    value: dict[str, Any] | RecordError
+
+
+class Container(ABC):
+    """A file of rows. Opened files are kept out of copies, so that data loaders' workers open their own."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path, self.source = path, source
+
+    @abstractmethod
+    def rows(self) -> Iterator[Found]:
+        """All rows in order, reading ahead a bounded amount.
+
+        A row that cannot be decoded is a Found with its error. Raises DataError where the file itself breaks off.
+        """
+
+    @abstractmethod
+    def fetch(self, number: int, start: int, stop: int) -> dict[str, Any]:
+        """One row by its place. Raises RecordError."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "source": self.source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["source"])

@@ -1,0 +1,38 @@
+"""TRL's stepwise supervision: a prompt, its completions one step each, and true or false for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dreamprm.data.readers.format import Context, Format
+from dreamprm.data.readers.rows import Row
+from dreamprm.data.readers.text import clean_question, extract_answer, group_of
+from dreamprm.data.record import Record
+
+__all__ = ["FORMAT"]
+
+
+def _parse(row: Row, context: Context) -> Iterator[Record]:
+    question, steps, labels = clean_question(row.text("prompt")), row.texts("completions"), row.list("labels")
+    if len(steps) != len(labels):
+        row.fail(f"{len(labels)} labels for {len(steps)} completions", "labels")
+    images = context.images(row, row.get("images", row.get("image")), "images")
+    yield context.record(
+        row,
+        question=question,
+        steps=steps,
+        labels=tuple(float(row.check_flag(label, f"labels[{i}]")) for i, label in enumerate(labels)),
+        images=images,
+        domain=row.text("domain", None),
+        group=group_of(question, images),
+        answer=extract_answer(steps[-1]),
+    )
+
+
+FORMAT = Format(
+    name="trl_stepwise",
+    about="TRL's stepwise supervision (prompt, completions, labels)",
+    fields="prompt, completions, labels",
+    known_by=("prompt", "completions", "labels"),
+    parse=_parse,
+)

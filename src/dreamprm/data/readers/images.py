@@ -1,0 +1,172 @@
+"""Images of a row: paths that stay below their root, bytes, base64; and loading them within limits."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import PIL.Image
+import PIL.ImageOps
+
+from dreamprm.data.readers.rows import Row
+from dreamprm.data.record import Image
+
+__all__ = ["MAX_FILE", "MAX_PIXELS", "ImageError", "image_size", "load_image", "read_images", "safe_path"]
+
+MAX_PIXELS = 50_000_000
+"""Pixels of one image: 7,000 x 7,000 decoded is 150 MB; photographs of datasets have under 30 million."""
+MAX_FILE = 64 * 2**20
+MAX_IMAGES = 64
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+
+
+class ImageError(ValueError):
+    """An image that is missing, broken, too large, or outside its root."""
+
+
+@lru_cache(maxsize=65_536)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def safe_path(name: str, root: Path, *, follow_links: bool = False) -> Path:
+    """`root / name`, checked to stay below `root`: no `..` beyond it, no other absolute path, no link that leads out.
+
+    follow_links: allow symbolic links below the root to lead elsewhere (folders spread over disks, hub caches).
+    Raises ImageError. The file need not exist.
+    """
+    if "\x00" in name or "\n" in name or len(name) > 4096:
+        raise ImageError(f"not a path of a file: {name[:60]!r}")
+    if "://" in name[:16]:
+        raise ImageError(f"is an address, not a file: {name[:80]!r}; download the images first")
+    pure = PurePosixPath(name.replace("\\", "/"))
+    base = os.path.normpath(str(root.absolute()))
+    path = os.path.normpath(os.path.join(base, str(pure)))
+    if os.path.commonpath((base, path)) != base:
+        raise ImageError(
+            f"path {name[:120]!r} leads out of the image root {str(root)!r}; set data.images to the right root"
+        )
+    if path == base:
+        raise ImageError(f"path {name[:120]!r} names the image root itself")
+    if not follow_links:
+        real_base, parent = _real_folder(base), _real_folder(os.path.dirname(path))
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(parent, os.path.basename(path))
+        if os.path.commonpath((real_base, real)) != real_base:
+            raise ImageError(
+                f"path {name[:120]!r} follows a link out of {str(root)!r}; data.follow_links=true allows it"
+            )
+    return Path(path)
+
+
+def _decode_base64(text: str, row: Row, field: str) -> bytes:
+    body = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        data = base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        row.fail("is neither a path nor base64 of an image", field)
+    if not data.startswith(_SIGNATURES):
+        row.fail("base64 that decodes to no known kind of image (PNG, JPEG, WebP, GIF, BMP, TIFF)", field)
+    return data
+
+
+def _looks_like_base64(text: str) -> bool:
+    # A path has a dot and an ending; base64 has neither a dot nor a colon, and images of 48 bytes do not exist.
+    return text.startswith("data:") or (len(text) >= 64 and not any(c in text for c in ".:\\ "))
+
+
+def _one(value: Any, row: Row, field: str, root: Path, follow_links: bool) -> Image:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("bytes"), (bytes, bytearray)):
+            value = bytes(value["bytes"])
+        elif isinstance(value.get("path"), str):
+            value = value["path"]
+        else:
+            row.fail('an image object must hold "bytes" or "path"', field)
+    if isinstance(value, bytes):
+        if not value.startswith(_SIGNATURES):
+            row.fail("bytes that are no known kind of image (PNG, JPEG, WebP, GIF, BMP, TIFF)", field)
+        return value
+    if not isinstance(value, str) or not value.strip():
+        row.fail("an image must be a path, base64, bytes, or {bytes, path}", field)
+    if _looks_like_base64(value):
+        return _decode_base64(value, row, field)
+    try:
+        return safe_path(value.strip(), root, follow_links=follow_links)
+    except ImageError as error:
+        row.fail(str(error), field)
+
+
+def read_images(row: Row, value: Any, field: str, root: Path, *, follow_links: bool = False) -> tuple[Image, ...]:
+    """The images of a field: a path, base64, a data address, bytes, `{"bytes", "path"}`, a list of these, nothing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        from dreamprm.data.readers.text import literal_list
+
+        value = literal_list(row, value, field)
+    if not isinstance(value, list):
+        return (_one(value, row, field, root, follow_links),)
+    if len(value) > MAX_IMAGES:
+        row.fail(f"{len(value)} images; at most {MAX_IMAGES} are read", field)
+    return tuple(_one(item, row, f"{field}[{i}]", root, follow_links) for i, item in enumerate(value))
+
+
+def _open(image: Image, max_pixels: int) -> PIL.Image.Image:
+    name = str(image) if isinstance(image, Path) else f"{len(image):,} bytes"
+    try:
+        size = image.stat().st_size if isinstance(image, Path) else len(image)
+    except OSError as error:
+        raise ImageError(f"image {name}: {error.strerror or error}") from None
+    if size > MAX_FILE:
+        raise ImageError(f"image {name}: {size:,} bytes; at most {MAX_FILE:,} are read")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at its own limit of pixels; ours is checked below, before anything is decoded.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            opened = PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_FORMATS)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ImageError(f"image {name}: cannot be opened ({str(error)[:120]})") from None
+    width, height = opened.size
+    if width * height > max_pixels or not width or not height:
+        opened.close()
+        raise ImageError(f"image {name}: {width} x {height} pixels; at most {max_pixels:,} are read")
+    return opened
+
+
+def image_size(image: Image, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) from the header alone. Raises ImageError."""
+    with _open(image, max_pixels) as opened:
+        return opened.size
+
+
+def load_image(image: Image, *, max_pixels: int = MAX_PIXELS, max_side: int | None = None) -> PIL.Image.Image:
+    """The image as RGB, upright, on white where it is transparent; `max_side` bounds its longest side in pixels.
+
+    Raises ImageError if it is missing, broken, cut, of another kind than PNG, JPEG, WebP, GIF, BMP, TIFF, or of more
+    than `max_pixels` pixels (checked before anything is decoded).
+    """
+    try:
+        with _open(image, max_pixels) as opened:
+            upright = PIL.ImageOps.exif_transpose(opened)
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                rgba = upright.convert("RGBA")
+                white = PIL.Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+                rgb = PIL.Image.alpha_composite(white, rgba).convert("RGB")
+            else:
+                rgb = upright.convert("RGB")
+    except ImageError:
+        raise
+    except (OSError, ValueError, SyntaxError, MemoryError, PIL.Image.DecompressionBombError) as error:
+        name = str(image) if isinstance(image, Path) else f"{len(image):,} bytes"
+        raise ImageError(f"image {name}: broken or cut ({str(error)[:120]})") from None
+    if max_side is not None and max(rgb.size) > max_side:
+        rgb.thumbnail((max_side, max_side), PIL.Image.Resampling.BICUBIC)
+    return rgb

@@ -1,0 +1,100 @@
+"""All formats by name, and which of them a row belongs to. A new format is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dreamprm.data.readers.format import Format
+from dreamprm.data.readers.formats import (
+    dreamprm15_meta,
+    dreamprm15_test,
+    dreamprm_meta,
+    dreamprm_train,
+    math_shepherd,
+    mathvision,
+    mmmu,
+    mr_ben,
+    own,
+    prm800k,
+    prmbench,
+    process_bench,
+    trl_stepwise,
+    verify_cot,
+    visual_process_bench,
+    visualprm,
+    visualprm_raw,
+    vlmevalkit,
+)
+from dreamprm.data.readers.rows import DataError
+
+__all__ = ["FORMATS", "format_of_row", "get_format", "list_formats", "settings_of"]
+
+FORMATS: dict[str, Format] = {
+    item.name: item
+    for item in (
+        # Those known by more fields come first: a row is taken by the first that matches.
+        dreamprm15_meta.FORMAT,
+        dreamprm15_test.FORMAT,
+        visualprm_raw.FORMAT,
+        visualprm.FORMAT,
+        dreamprm_train.FORMAT,
+        dreamprm_meta.FORMAT,
+        visual_process_bench.FORMAT,
+        process_bench.FORMAT,
+        prm800k.FORMAT,
+        math_shepherd.FORMAT,
+        trl_stepwise.FORMAT,
+        prmbench.FORMAT,
+        mr_ben.FORMAT,
+        verify_cot.SAMPLES,
+        verify_cot.HUMAN,
+        mathvision.URSA,
+        mathvision.OUTPUT,
+        mathvision.QUESTIONS,
+        vlmevalkit.FORMAT,
+        mmmu.FORMAT,
+        own.FORMAT,
+    )
+}
+
+
+def list_formats() -> str:
+    """One line per format: its name and its fields."""
+    width = max(len(name) for name in FORMATS)
+    return "\n".join(f"  {name:<{width}}  {item.fields}" for name, item in FORMATS.items())
+
+
+def get_format(name: str) -> Format:
+    """Raises DataError with the list of formats where the name is unknown."""
+    if name not in FORMATS:
+        raise DataError(f"no format is called {name!r}; data.format is one of\n{list_formats()}")
+    return FORMATS[name]
+
+
+def format_of_row(rows: Iterable[Mapping[str, Any]], source: str) -> Format:
+    """The format whose fields the first recognisable row has. Raises DataError with what is known and what was seen."""
+    seen: tuple[str, ...] = ()
+    for row in rows:
+        seen = seen or tuple(str(name)[:40] for name in list(row)[:20])
+        for item in FORMATS.values():
+            if item.matches(row):
+                return item
+    fields = ", ".join(seen) or "none: no row could be read"
+    raise DataError(
+        f"format not recognised (fields: {fields}); set data.format to one of\n{list_formats()}", source=source
+    )
+
+
+def settings_of(item: Format, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The format's settings with the given ones in place of defaults. Raises DataError for names and types it lacks."""
+    settings = dict(item.options)
+    for name, value in (given or {}).items():
+        if name not in settings:
+            allowed = ", ".join(settings) or "none"
+            raise DataError(f"format {item.name} has no option {name!r}; it has: {allowed}")
+        if type(value) is not type(settings[name]):
+            kind = type(settings[name]).__name__
+            raise DataError(f"option {name!r} of format {item.name} must be a {kind}, is {value!r}")
+        settings[name] = value
+    return settings

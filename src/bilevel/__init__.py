@@ -1,6 +1,13 @@
 """Hypergradients for bilevel problems on pure PyTorch."""
 
+from . import testing as testing
 from .hypergradient import hypergradient as hypergradient
+from .lookahead import HypergradientCheckError as HypergradientCheckError
+from .lookahead import Lookahead as Lookahead
+from .lookahead import NoRuleError as NoRuleError
+from .lookahead import RowsError as RowsError
+from .lookahead import ZeroTangentError as ZeroTangentError
+from .lookahead import register_rule as register_rule
 from .methods import SAMA as SAMA
 from .methods import SOBA as SOBA
 from .methods import FiniteDifference as FiniteDifference
@@ -23,3 +30,6 @@ from .solvers import Neumann as Neumann
 from .solvers import Nystrom as Nystrom
 from .solvers import Solver as Solver
 from .status import Status as Status
+from .step_vjp import UnsupportedOptimizerError as UnsupportedOptimizerError
+from .step_vjp import register_step as register_step
+from .step_vjp import step_vjp as step_vjp

@@ -1,0 +1,13 @@
+"""The fast path: exact hypergradients of data weights around a live optimizer."""
+
+from .check import HypergradientCheckError as HypergradientCheckError
+from .lookahead import Lookahead as Lookahead
+from .replay import ZeroTangentError as ZeroTangentError
+from .rows import RowMap as RowMap
+from .rows import RowsError as RowsError
+from .rules import register_rule as register_rule
+from .tape import Entry as Entry
+from .tape import Tape as Tape
+from .tracked import NoRuleError as NoRuleError
+from .tracked import Tracked as Tracked
+from .tracked import plain as plain

@@ -1,0 +1,195 @@
+"""Products that run the model again: `jvp` (forward mode, exact), `fd` (central difference), `darts` (the published way).
+
+The losses are functions of the model's outputs o, and the weighted backward pass has already left
+δ = Σ_i c_i ∂ℓ_i/∂o on them. So <u, c_i ∇ℓ_i(θ)> = <δ_i, J_i u> with J = ∂o/∂θ: only J u is missing, and it comes
+from the recorded calls of the model alone. The user's loss code never runs twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .rows import RowMaps, RowsError
+from .tape import Site, substitute
+
+__all__ = ["Call", "Replay", "ZeroTangentError", "output_leaves"]
+
+
+class ZeroTangentError(RuntimeError):
+    """Forward mode gave no tangent, or zeros only, where u is not zero."""
+
+
+def output_leaves(value: Any) -> list[Tensor]:
+    """The floating-point tensors of a model's output, whatever holds them, in a fixed order."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, Mapping):  # also transformers' ModelOutput
+        return [leaf for item in value.values() for leaf in output_leaves(item)]
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in output_leaves(item)]
+    return []
+
+
+@dataclass
+class Call:
+    """One call of the model: its arguments, what was random and how it was cast, and δ on each of its outputs."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    random: tuple[Tensor, list[Tensor]]
+    autocast: tuple[str, bool, torch.dtype]
+    num_outputs: int = 0
+    deltas: dict[int, Tensor] = field(default_factory=dict)
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+
+
+class Replay:
+    """The calls of one micro-batch, to be run again in direction u."""
+
+    def __init__(self, model: nn.Module, sites: list[Site], rows: Mapping[str, Tensor] | None) -> None:
+        self.model, self.sites, self.rows = model, sites, rows
+        self.maps: RowMaps | None = None
+        self.recording = False
+        self.calls: list[Call] = []
+        self._device = next(model.parameters()).device
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Record every call of the model while open."""
+        before = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
+        after = self.model.register_forward_hook(self._after)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):  # the arithmetic of the replay, so that both see one function
+                yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kind = self._device.type
+        cast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        self.calls.append(Call(args, kwargs, _random_state(self._device), cast))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        call = self.calls[-1]
+        leaves = output_leaves(output)
+        call.num_outputs = len(leaves)
+        for place, leaf in enumerate(leaves):
+            if leaf.requires_grad:
+                leaf.register_hook(self._keep(call, place))
+
+    def _keep(self, call: Call, place: int) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            if self.recording:
+                # Added up: an output used twice in the losses is visited once by autograd, but a leaf that is
+                # returned in two places is hooked in both.
+                call.deltas[place] = gradient
+
+        return hook
+
+    def verify_covered(self) -> None:
+        """Raise where no call of the model was recorded."""
+        if not any(call.deltas for call in self.calls):
+            raise RuntimeError(
+                "no call of the model was recorded in lookahead.inner(): compute the losses inside the block, by calling "
+                "the very module that was given to Lookahead"
+            )
+
+    def _run(self, call: Call, values: Mapping[Tensor, Tensor], same_random: bool) -> list[Tensor]:
+        kind, enabled, dtype = call.autocast
+        devices = [self._device] if kind == "cuda" else []
+        with (
+            torch.random.fork_rng(devices, enabled=same_random),
+            substitute(self.sites, lambda site: values[site.parameter]),
+            torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.no_grad(),
+        ):
+            if same_random:
+                torch.set_rng_state(call.random[0])
+                for state in call.random[1]:
+                    torch.cuda.set_rng_state(state, self._device)
+            return output_leaves(self.model(*call.args, **call.kwargs))
+
+    def _reduce(self, call: Call, changes: list[Tensor | None]) -> Tensor:
+        if self.maps is None:
+            raise RuntimeError("call lookahead.backward(losses, coefficients) inside lookahead.inner()")
+        total = torch.zeros(self.maps.num_examples, device=self._device, dtype=torch.float32)
+        for place, delta in call.deltas.items():
+            change = changes[place]
+            if change is None:
+                continue
+            try:
+                rows = self.maps.resolve("output", delta.shape)
+            except RowsError as error:
+                raise RowsError(f"the model's output {place}: {error}") from None
+            part = rows.reduce(delta * change)
+            total = total.to(torch.promote_types(total.dtype, part.dtype)) + part
+        return total
+
+    def jvp(self, parameters: Mapping[Tensor, Tensor], cotangent: Mapping[Tensor, Tensor]) -> Tensor:
+        """c_i <u, ∇ℓ_i(θ)>, (B,), by one forward-mode pass per call at θ = `parameters`."""
+        totals: list[Tensor] = []
+        alive = any(bool(u.any()) for u in cotangent.values())
+        with forward_ad.dual_level():
+            duals = {
+                p: forward_ad.make_dual(value, cotangent[p].to(value.dtype)) if p in cotangent else value
+                for p, value in parameters.items()
+            }
+            for call in self.calls:
+                outputs = self._run(call, duals, same_random=True)
+                tangents = [forward_ad.unpack_dual(output).tangent for output in outputs]
+                missing = [place for place in call.deltas if tangents[place] is None]
+                if missing or (alive and not any(bool(tangents[place].any()) for place in call.deltas)):
+                    raise ZeroTangentError(
+                        "forward mode gave no tangent for the model's output: a layer drops it (a frozen 4-bit layer, a "
+                        "custom autograd function, reentrant checkpointing, compiled code); choose product='ghost'"
+                    )
+                totals.append(self._reduce(call, list(tangents)))
+        return _sum(totals)
+
+    def difference(
+        self,
+        parameters: Mapping[Tensor, Tensor],
+        cotangent: Mapping[Tensor, Tensor],
+        epsilon: float,
+        *,
+        same_random: bool = True,
+    ) -> Tensor:
+        """The same by (o(θ + εu) - o(θ - εu)) / 2ε with ε = epsilon / ‖u‖, rounded to the parameters' dtype as it is."""
+        norm = torch.stack([u.float().norm() for u in cotangent.values()]).norm()
+        step = epsilon / norm if bool(norm > 0) else torch.zeros_like(norm)
+        totals: list[Tensor] = []
+        for call in self.calls:
+            ends: list[list[Tensor]] = []
+            for sign in (1.0, -1.0):
+                moved = {
+                    p: value + (sign * step * cotangent[p]).to(value.dtype) if p in cotangent else value
+                    for p, value in parameters.items()
+                }
+                ends.append(self._run(call, moved, same_random))
+            scale = 0.5 / step if bool(step > 0) else torch.zeros_like(step)
+            changes: list[Tensor | None] = []
+            for high, low in zip(*ends, strict=True):
+                wide = torch.promote_types(high.dtype, torch.float32)
+                changes.append((high.to(wide) - low.to(wide)) * scale.to(wide))
+            totals.append(self._reduce(call, changes))
+        return _sum(totals)
+
+
+def _sum(totals: list[Tensor]) -> Tensor:
+    result = totals[0]
+    for total in totals[1:]:
+        result = result + total
+    return result

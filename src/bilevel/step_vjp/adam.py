@@ -1,0 +1,123 @@
+"""Adam and AdamW, torch's and bitsandbytes' (whose 8-bit moments are dequantized first).
+
+m = β1 m + (1-β1) g, v = β2 v + (1-β2) g², θ' = θ - lr (m/c1) / (s + ε), s = sqrt(v/c2), c = 1 - β^t. Then
+
+    D = lr/c1 [ (1-β1)/(s+ε) - m (1-β2) g / (c2 s (s+ε)²) ]
+
+with the second term 0 where s = 0. Decoupled weight decay does not enter; with L2, g + wd θ stands for g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check", "check_bitsandbytes", "diagonal", "diagonal_bitsandbytes"]
+
+
+def check(group: Mapping[str, Any]) -> str | None:
+    """Everything torch.optim.Adam and AdamW offer is supported."""
+    return None
+
+
+def check_bitsandbytes(group: Mapping[str, Any]) -> str | None:
+    """AdEMAMix's α belongs to another rule."""
+    return "alpha > 0 (AdEMAMix) has no rule; use AdamW8bit or Adam8bit" if group.get("alpha") else None
+
+
+def _diagonal(
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    t: float | Tensor,
+    group: Mapping[str, Any],
+    frozen: bool,
+    live: Tensor | None = None,
+) -> Tensor:
+    # Few passes over memory: at 50 M parameters this is elementwise work on hundreds of megabytes.
+    beta1, beta2 = group["betas"][0], group["betas"][1]
+    c1, c2 = 1.0 - beta1**t, 1.0 - beta2**t
+    s = (v / c2).sqrt_()
+    inverse = (s + group["eps"]).reciprocal_()
+    if frozen:
+        return inverse.mul_(group["lr"] * (1.0 - beta1) / c1)
+    # (1-β1) - m (1-β2) g / (c2 s (s+ε)), then times lr / (c1 (s+ε)).
+    second = (m * g).mul_((1.0 - beta2) / c2).mul_(inverse).div_(s)
+    second.masked_fill_(s == 0, 0.0)
+    if live is not None:
+        second.masked_fill_(~live, 0.0)
+    return second.neg_().add_(1.0 - beta1).mul_(inverse).mul_(group["lr"] / c1)
+
+
+def diagonal(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+    *,
+    first_step: bool | None,
+    frozen: bool,
+) -> Tensor:
+    """D of the step that made `state`; `parameter` is θ', after the step."""
+    wide = torch.promote_types(parameter.dtype, torch.float32)  # bf16 moments: the algebra in fp32
+    g, m, v = gradient.to(wide), state["exp_avg"].to(wide), state["exp_avg_sq"].to(wide)
+    live = None
+    if group["amsgrad"]:
+        # The running maximum moves with g only where this step set it.
+        largest = state["max_exp_avg_sq"].to(wide)
+        live, v = largest == v, largest
+    t = state["step"]
+    if isinstance(t, Tensor):
+        t = t.to(parameter.device, wide) if t.is_cuda else t.item()
+    if group["maximize"]:
+        g = -g
+    decay = group["weight_decay"]
+    if not frozen and not group.get("decoupled_weight_decay") and _is_l2(decay):
+        # θ before the step, from the update itself: no copy has to be kept.
+        beta1, beta2 = group["betas"]
+        update = (m / (1.0 - beta1**t)).div_((v / (1.0 - beta2**t)).sqrt_().add_(group["eps"]))
+        g = g + decay * (parameter.to(wide) + group["lr"] * update)
+    d = _diagonal(g, m, v, t, group, frozen, live)
+    return d.neg_() if group["maximize"] else d
+
+
+def _is_l2(decay: Any) -> bool:
+    return isinstance(decay, Tensor) or decay != 0
+
+
+def dequantize(state: Mapping[str, Any], which: int, shape: torch.Size) -> Tensor:
+    """A moment of bitsandbytes: qmap[code] · absmax of the code's block; 32-bit moments pass through."""
+    code = state[f"state{which}"]
+    if code.dtype != torch.uint8:
+        return code.float().reshape(shape)
+    scales = state[f"absmax{which}"]
+    values = state[f"qmap{which}"][code.flatten().long()]
+    block = 1 << (-(-values.numel() // scales.numel()) - 1).bit_length()  # blocks are powers of two, the last one short
+    if values.numel() > block * scales.numel():
+        raise ValueError(
+            f"an 8-bit moment of {values.numel()} values has {scales.numel()} scales; which layout is this?"
+        )
+    return (values * scales.repeat_interleave(block)[: values.numel()]).reshape(shape)
+
+
+def diagonal_bitsandbytes(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+    *,
+    first_step: bool | None,
+    frozen: bool,
+) -> Tensor:
+    """D by the formula on the dequantized moments, with v held above (1-β2) g².
+
+    The bound is true of the moment that the step used, v = β2 v_old + (1-β2) g². Without it a coordinate whose
+    v was quantized to 0 gets D = lr (1-β1) / (c1 ε), ten thousand times its neighbours', and drowns them all.
+    """
+    g = gradient.float()
+    m, v = dequantize(state, 1, parameter.shape), dequantize(state, 2, parameter.shape)
+    v = torch.maximum(v, (1.0 - group["betas"][1]) * g * g)
+    return _diagonal(g, m, v, state["step"], group, frozen)

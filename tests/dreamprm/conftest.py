@@ -1,4 +1,4 @@
-"""Tiny models of the real classes, with a byte-level tokenizer and a chat template, built in seconds without a network."""
+"""Tiny models of the real classes, with a byte-level tokenizer and a chat template, built without a network."""
 
 import io
 import os

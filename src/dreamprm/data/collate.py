@@ -228,7 +228,8 @@ class Collator:
             raise RecordError(f"{name} cannot be read: {error}", field="images") from None
         if self.max_image_side is not None and max(picture.size) > self.max_image_side:
             scale = self.max_image_side / max(picture.size)
-            picture = picture.resize(tuple(max(1, round(side * scale)) for side in picture.size))
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            picture = picture.resize((width, height))
         return picture
 
     def _pad_sequences(self, encoded: Sequence[_Encoded], length: int) -> dict[str, Tensor]:

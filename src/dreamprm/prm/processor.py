@@ -47,11 +47,14 @@ def load_processor(path: str | Path, **options: Any) -> Any:
     config = AutoConfig.from_pretrained(path, **options)
     if getattr(config, "vision_config", None) is None:
         return AutoTokenizer.from_pretrained(path, **options)
-    if importlib.util.find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(path, **options)
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    processor_class = PROCESSOR_MAPPING.get(type(config), None)
-    if processor_class is None or "video_processor" not in processor_class.get_attributes():
+    try:
         return AutoProcessor.from_pretrained(path, **options)
+    except Exception:
+        # Without torchvision a class with a video part fails in many ways: missing file, missing import, attribute.
+        processor_class: Any = PROCESSOR_MAPPING.get(type(config), None)
+        has_torchvision = importlib.util.find_spec("torchvision") is not None
+        if has_torchvision or processor_class is None or "video_processor" not in processor_class.get_attributes():
+            raise
     return image_only(processor_class).from_pretrained(path, **options)

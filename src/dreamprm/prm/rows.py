@@ -32,7 +32,7 @@ def row_examples(processor: Any, examples: Stacks, prefix: str = "model.") -> di
 
 
 def _tiles(processor: Any, examples: Stacks) -> dict[str, list[int]]:
-    """InternVL: one row per tile in the vision tower and the projector."""
+    """InternVL, Aya Vision: one row per tile in the vision tower and the projector."""
     rows = [len(stack["pixel_values"]) if "pixel_values" in stack else 0 for stack in examples]
     return {"vision_tower": rows, "multi_modal_projector": rows}
 
@@ -45,6 +45,7 @@ def _patches(processor: Any, examples: Stacks) -> dict[str, list[int]]:
 
 
 _FAMILIES: dict[str, Callable[[Any, Stacks], dict[str, list[int]]]] = {
+    "AyaVisionProcessor": _tiles,
     "InternVLProcessor": _tiles,
     "Qwen2VLProcessor": _patches,
     "Qwen2_5_VLProcessor": _patches,

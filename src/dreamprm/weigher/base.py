@@ -1,0 +1,33 @@
+"""The contract of a weigher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dreamprm.weigher.features import Features
+
+__all__ = ["Weigher", "project"]
+
+
+class Weigher(nn.Module):
+    """features -> one weight per example, (B,), differentiable in the weigher's own parameters.
+
+    A subclass keeps its constructor's arguments in `settings`, so that `dreamprm.weigher.load` can build it again.
+    """
+
+    settings: dict[str, Any]
+
+    def forward(self, features: Features) -> Float[Tensor, " B"]:
+        raise NotImplementedError
+
+    def project(self) -> None:
+        """Called after each update of the weigher: puts parameters back into their bounds."""
+
+
+def project(weigher: nn.Module) -> None:
+    """`weigher.project()`; nothing for a module that has no bounds."""
+    if isinstance(weigher, Weigher):
+        weigher.project()

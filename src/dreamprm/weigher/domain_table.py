@@ -1,0 +1,62 @@
+"""One weight per domain (DreamPRM, arXiv 2505.20241, section 4).
+
+Shapes: B examples, D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dreamprm.weigher.base import Weigher
+from dreamprm.weigher.features import Features
+
+__all__ = ["DomainTable"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": F.softplus,
+    "exp": torch.exp,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class DomainTable(Weigher):
+    """weight = a(raw_d) / mean_d' a(raw_d'), a = softplus; raw starts at 0, so every weight starts at 1.
+
+    normalize: whether to divide by the mean over all domains, which keeps the mean weight at 1; without it raw starts
+    where a(raw) = 1 for exp, and at a(0) otherwise.
+    Raises ValueError for fewer than one domain, an unknown activation, and an example without a domain of the table.
+    """
+
+    def __init__(self, num_domains: int, activation: str = "softplus", normalize: bool = True) -> None:
+        super().__init__()
+        if num_domains < 1:
+            raise ValueError(f"a domain table needs at least one domain, got {num_domains}")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; allowed are {', '.join(_ACTIVATIONS)}")
+        self.settings: dict[str, Any] = {
+            "num_domains": num_domains,
+            "activation": activation,
+            "normalize": normalize,
+        }
+        self.activation, self.normalize = _ACTIVATIONS[activation], normalize
+        self.raw = nn.Parameter(torch.zeros(num_domains))
+
+    def weights(self) -> Float[Tensor, " D"]:
+        """The weight of every domain."""
+        positive = self.activation(self.raw)
+        return positive / positive.mean() if self.normalize else positive
+
+    def forward(self, features: Features) -> Float[Tensor, " B"]:
+        outside = (features.domain < 0) | (features.domain >= len(self.raw))
+        if outside.any():
+            raise ValueError(
+                f"examples of domains {sorted(set(features.domain[outside].tolist()))} in a table of {len(self.raw)}; "
+                "give the collator the domains of the training data (-1 means it was given none)"
+            )
+        return self.weights()[features.domain]

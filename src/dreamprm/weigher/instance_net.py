@@ -1,0 +1,99 @@
+"""A small net from an example's features to its weight (DreamPRM-1.5's Instance Net, arXiv 2509.05542).
+
+Shapes: B examples, S steps, F features, K hidden units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dreamprm.weigher.base import Weigher
+from dreamprm.weigher.features import Features
+
+__all__ = ["InstanceNet"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+}
+_DOMAIN_WIDTH = 4
+
+
+class InstanceNet(Weigher):
+    """weight = low + (high - low) σ(mean_s W₂ a(W₁ x_s + b₁) + b₂).
+
+    features='label_aware': x_s holds P(+), its agreement with the label, log(1 + loss), the label, the step's place,
+    the number of steps and an embedding of the domain (where num_domains is given). The last layer starts at zero, so
+    every weight starts in the middle of its bounds: 1 of [0, 2].
+    features='paper': x_s is the two-way softmax (P(+), P(-)), hidden=10, weight in [0, 1], as published: 41 parameters,
+    blind to the label. Differs from the paper in nothing but that its input is detached unless the features are not.
+    Raises ValueError for unknown settings, and for an example without a domain where domains are in use.
+    """
+
+    def __init__(
+        self,
+        num_domains: int = 0,
+        features: str = "label_aware",
+        hidden: int | None = None,
+        *,
+        low: float = 0.0,
+        high: float | None = None,
+        activation: str = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        if features not in ("label_aware", "paper"):
+            raise ValueError(f"features is {features!r}; allowed are 'label_aware' and 'paper'")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; allowed are {', '.join(_ACTIVATIONS)}")
+        paper = features == "paper"
+        hidden = (10 if paper else 32) if hidden is None else hidden
+        high = (1.0 if paper else 2.0) if high is None else high
+        if hidden < 1 or not low < high:
+            raise ValueError(f"hidden={hidden} must be at least 1, and low={low} below high={high}")
+        self.settings: dict[str, Any] = {
+            "num_domains": num_domains,
+            "features": features,
+            "hidden": hidden,
+            "low": low,
+            "high": high,
+            "activation": activation,
+        }
+        self.features, self.low, self.high = features, low, high
+        self.domain = nn.Embedding(num_domains, _DOMAIN_WIDTH) if num_domains and not paper else None
+        width = 2 if paper else 6 + (0 if self.domain is None else _DOMAIN_WIDTH)
+        self.net = nn.Sequential(nn.Linear(width, hidden), _ACTIVATIONS[activation](), nn.Linear(hidden, 1))
+        if not paper:
+            for parameter in self.net[2].parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, features: Features) -> Float[Tensor, " B"]:
+        scores = self.net(self._inputs(features))[..., 0]
+        chain = scores.masked_fill(~features.mask, 0.0).sum(1) / features.mask.sum(1).clamp_min(1)
+        return self.low + (self.high - self.low) * chain.sigmoid()
+
+    def _inputs(self, features: Features) -> Float[Tensor, "B S F"]:
+        probability = features.probability
+        if self.features == "paper":
+            return torch.stack([probability, 1 - probability], -1)
+        # Centred, and of order one: raw labels and losses as they were kept the net from learning at all.
+        per_example = [features.log_loss, features.num_steps.float().log() / 2 - 0.5]
+        columns = [
+            2 * probability - 1,
+            2 * features.agreement,
+            2 * features.monte_carlo - 1,
+            2 * features.place - 1,
+            *(values[:, None].expand_as(probability) for values in per_example),
+        ]
+        inputs = torch.stack(columns, -1)
+        if self.domain is None:
+            return inputs
+        if (features.domain < 0).any():
+            raise ValueError("this instance net reads domains; give the collator the domains of the training data")
+        embedded = self.domain(features.domain)[:, None].expand(-1, inputs.shape[1], -1)
+        return torch.cat([inputs, embedded], -1)

@@ -1,0 +1,25 @@
+"""Every weight 1: no selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamprm.weigher.base import Weigher
+from dreamprm.weigher.features import Features
+
+__all__ = ["Uniform"]
+
+
+class Uniform(Weigher):
+    """weight = 1, without parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {}
+
+    def forward(self, features: Features) -> Float[Tensor, " B"]:
+        return torch.ones(len(features), device=features.index.device)

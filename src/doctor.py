@@ -1,8 +1,6 @@
-"""Examine a data set before training on it: `python -m src.doctor data.path=FILE`."""
+"""`python -m src.doctor data.path=FILE`: what a trainer must know of a data file."""
 
-import sys
-
-from dreamprm.doctor import main
+from dreamprm.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry("doctor")

@@ -50,7 +50,7 @@ _CONCLUSION = re.compile(
     r"(?:(?:Therefore|Thus|Hence|So|In conclusion|In summary|Finally|Overall)\b|因此|所以|综上))"
 )
 _HEADING = re.compile(
-    r"(?:#{1,6}[^\n]*|\*\*[^\n*]+\*\*:?|__[^\n_]+__:?|\[[A-Za-z ]{1,40}\]|<[a-z]{1,20}>"
+    r"(?:#{1,6}[ \t]+[^\n]*|\*\*[^\n*]+\*\*:?|__[^\n_]+__:?|\[[A-Za-z ]{1,40}\]|<[a-z]{1,20}>"
     r"|(?:step|Step)[ \t]*\d+[:.)]?|[-*_]{3,})",
     re.IGNORECASE,
 )

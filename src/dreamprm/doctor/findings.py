@@ -53,7 +53,8 @@ def _rows(found: Survey) -> Iterator[Finding]:
         yield Finding("ids_repeated", warning, with_id - num_ids, message, advice, most)
     if found.duplicates:
         message = f"{found.duplicates:,} rows repeat question, images and chain of another"
-        yield Finding("duplicates", warning, found.duplicates, message, "drop them", found.examples["duplicates"])
+        advice = "drop them, but for candidates of one question that happen to agree"
+        yield Finding("duplicates", warning, found.duplicates, message, advice, found.examples["duplicates"])
     if found.split_questions:
         message = f"{found.split_questions:,} chains have a question that also stands under another name"
         advice = "a split by group would leak them: give both the same group"

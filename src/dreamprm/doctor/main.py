@@ -19,7 +19,7 @@ from dreamprm.doctor.survey import Survey, survey
 
 __all__ = ["examine", "main"]
 
-_HELP = """Usage: python -m src.doctor data.path=FILE [name=value …]
+_HELP = """Usage: {program} data.path=FILE [name=value …]
 
   data.path      file, folder, meta.json or [list, of, these]; meta.path and test.path are compared with it
   data.format    recognised where absent          data.images  root of image paths (default: the file's folder)
@@ -59,12 +59,12 @@ def examine(settings: DoctorSettings) -> tuple[dict[str, dict[str, Any]], dict[s
     return data, findings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m src.doctor") -> int:
     """Examine, show a table, write JSON where asked. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
-        Console(highlight=False, soft_wrap=True).print(_HELP, markup=False)
+        Console(highlight=False, soft_wrap=True).print(_HELP.format(program=program), markup=False)
         return 0 if arguments else 2
     try:
         settings = parse_settings(arguments)

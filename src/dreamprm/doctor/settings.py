@@ -16,7 +16,7 @@ __all__ = ["DataSettings", "DoctorSettings", "parse_settings"]
 
 @dataclass
 class DataSettings:
-    """path: a file, a folder, a meta.json, or a list of these.  images: root of image paths (default: the file's folder)."""
+    """path: file, folder, meta.json, or a list of these.  images: root of image paths (default: the file's folder)."""
 
     path: Any = None
     format: str | None = None

@@ -18,7 +18,7 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class Predictor:
-    """auc: of the feature as a score for "right" (its better direction).  rule: said in words where one side is pure."""
+    """auc: of the feature as a score for "right", in its better direction.  rule: words for it where a side is pure."""
 
     feature: str
     auc: float

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, cast
 
@@ -73,18 +74,18 @@ def _unpacked(path: Path) -> Path:
 
 
 class BytesFile:
-    """`read(start, stop)` by pread: no seek position to share between threads, no pages of the file in our memory."""
+    """`read(start, stop)` by pread: no position that threads and forks share, no pages of the file in our memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle: IO[bytes] | None = None
-        self._owner = 0
+        self._handle: int | None = None
 
     def read(self, start: int, stop: int) -> bytes:
-        if self._handle is None or self._owner != os.getpid():
+        if self._handle is None:
             path = _unpacked(self.path) if self.path.suffix in _PACKED else self.path
             try:
-                self._handle, self._owner = path.open("rb", buffering=0), os.getpid()
+                self._handle = os.open(path, os.O_RDONLY)
             except OSError as error:
                 raise DataError(f"cannot be opened ({error.strerror or error})", source=str(path)) from None
-        return os.pread(self._handle.fileno(), stop - start, start)
+            weakref.finalize(self, os.close, self._handle)
+        return os.pread(self._handle, stop - start, start)

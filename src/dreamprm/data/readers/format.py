@@ -66,6 +66,12 @@ class Format:
     options: Mapping[str, Any] = field(default_factory=dict)
     tables: Callable[[Path], Mapping[str, Mapping[str, Any]]] | None = None
 
+    def __reduce__(self) -> tuple[Callable[[str], Format], tuple[str]]:
+        """Copies in other processes are looked up by name: functions need not travel."""
+        from dreamprm.data.readers.registry import get_format
+
+        return get_format, (self.name,)
+
     def matches(self, row: Mapping[str, Any]) -> bool:
         return all(name in row for name in self.known_by) and (self.also is None or self.also(row))
 

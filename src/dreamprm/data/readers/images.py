@@ -72,8 +72,17 @@ def _decode_base64(text: str, row: Row, field: str) -> bytes:
         data = base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
         row.fail("is neither a path nor base64 of an image", field)
+    return _check_bytes(data, row, field)
+
+
+def _check_bytes(data: bytes, row: Row, field: str) -> bytes:
+    """Encoded bytes whose header is that of an image of allowed size; files behind paths are checked when loaded."""
     if not data.startswith(_SIGNATURES):
-        row.fail("base64 that decodes to no known kind of image (PNG, JPEG, WebP, GIF, BMP, TIFF)", field)
+        row.fail("holds no known kind of image (PNG, JPEG, WebP, GIF, BMP, TIFF)", field)
+    try:
+        image_size(data)
+    except ImageError as error:
+        row.fail(str(error), field)
     return data
 
 
@@ -91,9 +100,7 @@ def _one(value: Any, row: Row, field: str, root: Path, follow_links: bool) -> Im
         else:
             row.fail('an image object must hold "bytes" or "path"', field)
     if isinstance(value, bytes):
-        if not value.startswith(_SIGNATURES):
-            row.fail("bytes that are no known kind of image (PNG, JPEG, WebP, GIF, BMP, TIFF)", field)
-        return value
+        return _check_bytes(value, row, field)
     if not isinstance(value, str) or not value.strip():
         row.fail("an image must be a path, base64, bytes, or {bytes, path}", field)
     if _looks_like_base64(value):

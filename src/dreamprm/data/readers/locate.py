@@ -16,7 +16,7 @@ from dreamprm.data.readers.delimited import Delimited
 from dreamprm.data.readers.format import Context, Format
 from dreamprm.data.readers.json_array import JsonArray, JsonTree
 from dreamprm.data.readers.json_lines import JsonLines
-from dreamprm.data.readers.registry import format_of_row, get_format, settings_of
+from dreamprm.data.readers.registry import FORMATS, format_of_row, get_format, settings_of
 from dreamprm.data.readers.rows import DataError
 
 __all__ = ["Part", "Paths", "open_container", "parts"]
@@ -71,9 +71,16 @@ def open_container(path: Path, source: str) -> Container:
         return JsonArray(path, source)
     if not head.startswith(b"{"):
         raise DataError("does not begin as JSON, with [ or {", source=str(path))
-    # Lines of objects are also found under .json; the first line then is an object of its own.
+    # Lines of objects are also found under .json; the first line then is an object, and not one of lists of rows.
     first = next(JsonLines(path, source).rows(), None)
-    return JsonLines(path, source) if first is not None and isinstance(first.value, dict) else JsonTree(path, source)
+    if first is None or not isinstance(first.value, dict) or _is_tree(first.value):
+        return JsonTree(path, source)
+    return JsonLines(path, source)
+
+
+def _is_tree(value: Mapping[str, Any]) -> bool:
+    lists = all(isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values())
+    return lists and not any(item.matches(value) for item in FORMATS.values())
 
 
 def _is_meta_json(path: Path) -> bool:

@@ -9,10 +9,10 @@ from dreamprm.data.readers.format import Context, Format
 from dreamprm.data.readers.rows import Row
 from dreamprm.data.readers.text import extract_answer, group_of
 from dreamprm.data.record import Record
-from dreamprm.data.splitter import split_question
 
 __all__ = ["FORMAT"]
 
+_FIRST = re.compile(r"\bStep 1\s*:")
 _VERDICT = re.compile(r"\s*([+-])\s*(?:\n|$)")
 
 
@@ -39,9 +39,10 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         position = verdict.end()
     if marked[position:].strip():
         row.fail(f"text after the last verdict: {marked[position:].strip()[:60]!r}", "label")
-    question, first = split_question(parts[0])
-    if not first.strip():
+    begin = _FIRST.search(parts[0])
+    if begin is None:
         row.fail("no 'Step 1:' tells the question from the first step", "input")
+    question, first = parts[0][: begin.start()], parts[0][begin.start() :]
     yield context.record(
         row,
         question=question.strip(),

@@ -27,8 +27,10 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
             f"is no field of this format; allowed: {', '.join(sorted(_FIELDS))}; put others into extra",
             str(unknown[0])[:60],
         )
-    question = clean_question(row.text("question", "", blank=True))
+    question = clean_question(row.text("question", blank=True))
     given = row.has("steps")
+    if not given and not row.has("response"):
+        row.fail('is missing; give steps or a response, and "steps": [] for a question alone', "steps")
     steps = row.texts("steps", empty=True) if given else clean_steps(row.text("response", "", blank=True))
     labels: tuple[float | None, ...] = ()
     if row.has("labels"):

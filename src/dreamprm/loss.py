@@ -5,27 +5,26 @@ Shapes: B chains, S steps. Every loss takes a PRM's log-odds and is computed in 
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamprm.choice import Choice
 from dreamprm.data.collate import Batch
 from dreamprm.prm.aggregation import PROBABILITY_MARGIN, aggregate_log_odds, as_probability, at_least_float32
 
 __all__ = ["InnerLoss", "OuterLoss", "example_losses", "outer_loss", "outer_losses", "step_losses"]
 
 
-class InnerLoss(StrEnum):
+class InnerLoss(Choice):
     """CROSS_ENTROPY of the label's probability (DreamPRM-1.5); MSE of score and label (DreamPRM)."""
 
     CROSS_ENTROPY = "cross_entropy"
     MSE = "mse"
 
 
-class OuterLoss(StrEnum):
+class OuterLoss(Choice):
     """MSE: (A - r)², A the aggregate on [0, 1] (both papers).  CROSS_ENTROPY: -log of A or of 1 - A.
     STEPS: mean over the steps of (P(label of the chain) - 1)², as DreamPRM-1.5's code with each step on its own.
     DREAMPRM15_CODE: (mean over the steps of P(+) or P(-), as r is 1 or 0, minus 1)²; for two classes it equals MSE with

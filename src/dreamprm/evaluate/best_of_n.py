@@ -90,7 +90,7 @@ def best_of_n_table(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """method -> "N" -> {"value", "low", "high", "n"}, as in results.json; intervals over questions or their clusters."""
+    """method -> "N" -> {"value", "low", "high", "n"}, as in results.json; intervals over clusters of questions."""
     accuracies = question_accuracies(questions, num_candidates, seed)
     clusters = [question.cluster for question in questions]
     return {
@@ -106,18 +106,16 @@ def _accuracies(question: Candidates, count: int, seed: int) -> tuple[float, ...
     total = len(question.correct)
     count = min(count, total)
     subsets = _subsets(total, count, seed)
-    vote = np.mean([question.correct[rows[majority([question.answers[i] for i in rows])]] for rows in subsets])
-    weighted = np.mean(
-        [
-            question.correct[
-                rows[weighted_vote([question.answers[i] for i in rows], [question.votes[i] for i in rows])]
-            ]
-            for rows in subsets
-        ]
-    )
+    voted, weighted = [], []
+    for rows in subsets:
+        answers = [question.answers[row] for row in rows]
+        votes = [question.votes[row] for row in rows]
+        voted.append(question.correct[rows[majority(answers)]])
+        weighted.append(question.correct[rows[weighted_vote(answers, votes)]])
     wrong = total - sum(question.correct)
     oracle = 1 - math.comb(wrong, count) / math.comb(total, count)
-    return (float(np.mean(question.correct)), float(vote), _picked(question, count), float(weighted), oracle)
+    policy, vote, weighted_by_prm = (float(np.mean(values)) for values in (question.correct, voted, weighted))
+    return policy, vote, _picked(question, count), weighted_by_prm, oracle
 
 
 def _picked(question: Candidates, count: int) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dreamprm.evaluate.intervals import bootstrap
 
-__all__ = ["step_metrics"]
+__all__ = ["auc", "macro_f1", "step_metrics"]
 
 
 def step_metrics(
@@ -48,12 +48,12 @@ def step_metrics(
     if len(set(labels)) < 2:
         return result
     options: dict[str, Any] = {"num_resamples": num_resamples, "seed": seed}
-    result["auc"] = bootstrap(lambda rows: _auc(y[rows], p[rows]), cluster, **options).as_dict()
-    result["macro_f1"] = bootstrap(lambda rows: _macro_f1(y[rows], p[rows], threshold), cluster, **options).as_dict()
+    result["auc"] = bootstrap(lambda rows: auc(y[rows], p[rows]), cluster, **options).as_dict()
+    result["macro_f1"] = bootstrap(lambda rows: macro_f1(y[rows], p[rows], threshold), cluster, **options).as_dict()
     if sources is not None:
         names = np.asarray(source)
         parts = {name: names == name for name in sorted(set(source))}
-        by_source = {name: _macro_f1(y[rows], p[rows], threshold) for name, rows in parts.items()}
+        by_source = {name: macro_f1(y[rows], p[rows], threshold) for name, rows in parts.items()}
         result["macro_f1_by_source"] = by_source
         result["macro_f1_weighted_by_source"] = float(
             np.average([by_source[name] for name in parts], weights=[rows.sum() for rows in parts.values()])
@@ -61,9 +61,9 @@ def step_metrics(
     return result
 
 
-def _auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Mann-Whitney's U over its largest value; scikit-learn's roc_auc_score gives the same number a hundred times
-    slower, which a bootstrap multiplies by a thousand. NaN where one class is missing."""
+def auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Mann-Whitney's U over its largest value; scikit-learn's roc_auc_score gives the same number thirteen times
+    slower (3,000 steps: 1.1 and 14 ms), and a bootstrap asks a thousand times. NaN where one class is missing."""
     from scipy.stats import rankdata
 
     positive = int(labels.sum())
@@ -73,7 +73,7 @@ def _auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     return float((rankdata(scores)[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def _macro_f1(labels: NDArray[np.bool_], scores: NDArray[np.float64], threshold: float) -> float:
+def macro_f1(labels: NDArray[np.bool_], scores: NDArray[np.float64], threshold: float) -> float:
     """Mean of the F1 of both classes, 0 for a class that is neither there nor called (scikit-learn's zero_division)."""
     called = scores >= threshold
     values = []

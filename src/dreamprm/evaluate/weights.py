@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dreamprm.evaluate.intervals import bootstrap
-from dreamprm.evaluate.steps import _auc
+from dreamprm.evaluate.steps import auc
 
 __all__ = ["domain_rank_correlation", "separation"]
 
@@ -35,7 +35,7 @@ def separation(
     if not y.any() or y.all():
         return None
     clusters = rows if questions is None else [questions[row] for row in rows]
-    interval = bootstrap(lambda drawn: _auc(y[drawn], w[drawn]), clusters, num_resamples=num_resamples, seed=seed)
+    interval = bootstrap(lambda drawn: auc(y[drawn], w[drawn]), clusters, num_resamples=num_resamples, seed=seed)
     return {
         "auc": interval.as_dict(),
         "mean_good": float(w[y].mean()),

@@ -6,7 +6,6 @@ Shapes: B chains, S steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import overload
 
 import torch
@@ -14,10 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreamprm.choice import Choice
+
 __all__ = ["Aggregation", "aggregate", "aggregate_log_odds", "as_probability", "at_least_float32"]
 
 
-class Aggregation(StrEnum):
+class Aggregation(Choice):
     """With p_s the probability that step s is right and z_s = log(p_s / (1 - p_s)):
 
     MEAN Σp/S, MIN min p, MAX max p, LAST p_S, PRODUCT Πp, LOG_MEAN Σ log p / S, LOG_ODDS_SUM Σz (DreamPRM's paper,
@@ -32,10 +33,6 @@ class Aggregation(StrEnum):
     LOG_MEAN = "log_mean"
     LOG_ODDS_SUM = "log_odds_sum"
     LOG_ODDS_MEAN = "log_odds_mean"
-
-    @classmethod
-    def _missing_(cls, value: object) -> None:
-        raise ValueError(f"aggregate is {value!r}; allowed are {', '.join(member.value for member in cls)}")
 
 
 PROBABILITY_MARGIN = 1e-6

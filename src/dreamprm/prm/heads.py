@@ -5,17 +5,18 @@ Shapes: B examples, S steps, H hidden width, V vocabulary.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamprm.choice import Choice
+
 __all__ = ["HeadKind", "LabelHead", "LinearHead", "VocabularyHead", "class_log_odds", "gather_steps", "output_rows"]
 
 
-class HeadKind(StrEnum):
+class HeadKind(Choice):
     """GENERATIVE: softmax over the label tokens (DreamPRM-1.5).  VOCABULARY: Linear(vocabulary, 1) over the logits
     (DreamPRM).  LINEAR: Linear(hidden, 1).  TOKEN_CLASSIFICATION: the model's own classifier of one or two classes."""
 

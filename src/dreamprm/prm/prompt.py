@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from dreamprm.choice import Choice
 from dreamprm.data.record import RecordError
 
 __all__ = ["Layout", "Prompt", "Rendered", "render", "tokenizer_of"]
 
 
-class Layout(StrEnum):
+class Layout(Choice):
     """Where the verdict on a step stands.
 
     TURNS: every step is a user turn, its verdict the assistant turn that follows (VisualPRM, DreamPRM-1.5).
@@ -52,11 +52,7 @@ class Prompt:
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "layout", Layout(self.layout))
-        except ValueError:
-            allowed = ", ".join(layout.value for layout in Layout)
-            raise ValueError(f"prompt.layout is {self.layout!r}; allowed are {allowed}") from None
+        object.__setattr__(self, "layout", Layout(self.layout))
         template = self.first_turn
         wanted = {"question"} if self.layout is Layout.CHAT_SEPARATOR else {"question", "step"}
         try:

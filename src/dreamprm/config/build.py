@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dreamprm.config.errors import ConfigError, UserError
-from dreamprm.config.kinds import InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
+from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
 from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize
 
 __all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
@@ -44,11 +44,7 @@ def build_device(device: Device) -> torch.device:
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of the settings; every field but `kind` and `target` is an argument of its class."""
-    given = {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name not in ("kind", "target")
-    }
+    given = _fields(settings)
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     try:
@@ -59,21 +55,42 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
 
 def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: int) -> nn.Module:
     """The weigher of the settings, for that many training examples and domains."""
-    make = locate(settings.target)
-    if isinstance(settings, InstanceTable):
-        return make(num_examples, start=settings.start, low=settings.low, high=settings.high)
-    if isinstance(settings, InstanceNet):
-        return make(num_domains=num_domains, features=settings.features.name, hidden=settings.hidden)
-    return make(num_domains) if settings.kind == "domain_table" else make()
+    given = _fields(settings)
+    if isinstance(settings, DomainTable):
+        given["num_domains"] = num_domains
+    elif isinstance(settings, InstanceTable):
+        given["num_examples"] = num_examples
+    elif isinstance(settings, InstanceNet):
+        given |= {"num_domains": num_domains, "features": settings.features.name}
+    try:
+        return locate(settings.target)(**given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"weigher {settings.kind}: {error}") from error
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    """Every field but `kind` and `target`, by name."""
+    return {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in ("kind", "target")
+    }
 
 
 def build_lookahead(
     settings: HypergradientConfig, prm: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
 ) -> Any:
-    """`bilevel.Lookahead` around the live inner optimizer."""
+    """`bilevel.Lookahead` around the live inner optimizer. Raises ConfigError for what it does not support."""
     from bilevel import Lookahead
 
-    return Lookahead(prm, optimizer, product=settings.product.name, clip_norm=clip_norm, adam=settings.adam)
+    return Lookahead(
+        prm,
+        optimizer,
+        product=settings.product.value,
+        clip_norm=clip_norm,
+        adam=settings.adam,
+        check=settings.check.value,
+    )
 
 
 def build_prm(settings: ModelConfig, precision: Precision, device: torch.device) -> Any:

@@ -19,7 +19,11 @@ __all__ = [
     "InstanceNet",
     "InstanceTable",
     "Keep",
+    "Labels",
+    "Noise",
+    "OnBadRow",
     "OptimizerSettings",
+    "RowAdam",
     "ScheduleSettings",
     "StepDecay",
     "Uniform",
@@ -36,6 +40,29 @@ class Keep(Enum):
     clean = "clean"
 
 
+class OnBadRow(Enum):
+    """Stop at the first bad row; pass over them; pass over them and list them in the file `quarantine`."""
+
+    error = "error"
+    skip = "skip"
+    quarantine = "quarantine"
+
+
+class Noise(Enum):
+    """Which of the world's training labels are wrong; see `dreamprm.world.quality.WorldConfig`."""
+
+    examples = "examples"
+    domains = "domains"
+    clean = "clean"
+
+
+class Labels(Enum):
+    """`checked`: 0 or 1 by the world's checker; `monte_carlo`: the policy's share of right completions."""
+
+    checked = "checked"
+    monte_carlo = "monte_carlo"
+
+
 @dataclass
 class DataSettings:
     """Where chains come from."""
@@ -49,13 +76,15 @@ class WorldData(DataSettings):
 
     kind: str = "world"
     seed: int = 0
+    noise: Noise = Noise.examples
+    flipped: float = 0.4
     num_chains: int = 3000
-    mislabelled: float = 0.4
+    labels: Labels = Labels.checked
     keep: Keep = Keep.all
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.mislabelled <= 1.0:
-            raise ValueError(f"mislabelled is a share in [0, 1], is {self.mislabelled}")
+        if not 0.0 <= self.flipped <= 1.0:
+            raise ValueError(f"flipped is a probability in [0, 1], is {self.flipped}")
 
 
 @dataclass
@@ -76,7 +105,9 @@ class FileData(DataSettings):
     format: str | None = None
     images: str | None = None
     needs: str = ""
-    on_bad_row: str = "error"
+    on_bad_row: OnBadRow = OnBadRow.error
+    quarantine: str | None = None
+    split: str | None = None
     limit: int | None = None
     max_per_domain: int | None = None
 
@@ -97,10 +128,12 @@ class Uniform(WeigherSettings):
 
 @dataclass
 class DomainTable(WeigherSettings):
-    """softplus(raw) / mean(softplus(raw)), one raw value per domain."""
+    """a(raw) / mean(a(raw)), one raw value per domain."""
 
     kind: str = "domain_table"
     target: str = "dreamprm.weigher.DomainTable"
+    activation: str = "softplus"
+    normalize: bool = True
 
 
 @dataclass
@@ -112,6 +145,7 @@ class InstanceTable(WeigherSettings):
     start: float = 1.0
     low: float = -1.0
     high: float = 3.0
+    sparse: bool = True
 
 
 class Features(Enum):
@@ -127,7 +161,9 @@ class InstanceNet(WeigherSettings):
     target: str = "dreamprm.weigher.InstanceNet"
     features: Features = Features.label_aware
     hidden: int = 32
-    detach: bool = True
+    low: float = 0.0
+    high: float | None = None
+    activation: str = "leaky_relu"
 
 
 @dataclass
@@ -154,6 +190,17 @@ class AdamW(OptimizerSettings):
 class Adam(OptimizerSettings):
     kind: str = "adam"
     target: str = "torch.optim.Adam"
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass
+class RowAdam(OptimizerSettings):
+    """AdamW with a clock per row, for sparse instance tables: an update costs the batch, not the table."""
+
+    kind: str = "row_adam"
+    target: str = "dreamprm.weigher.RowAdam"
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     weight_decay: float = 0.0
@@ -212,6 +259,7 @@ class StepDecay(ScheduleSettings):
 
 
 _OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adam": Adam, "adamw8bit": AdamW8bit, "sgd": SGD}
+_OUTER_OPTIMIZERS: dict[str, type] = {**_OPTIMIZERS, "row_adam": RowAdam}
 _SCHEDULES: dict[str, type] = {"constant": Constant, "cosine": Cosine, "step": StepDecay}
 
 KINDS: dict[str, dict[str, type]] = {
@@ -225,7 +273,7 @@ KINDS: dict[str, dict[str, type]] = {
     },
     "cold.optimizer": _OPTIMIZERS,
     "inner.optimizer": _OPTIMIZERS,
-    "outer.optimizer": _OPTIMIZERS,
+    "outer.optimizer": _OUTER_OPTIMIZERS,
     "cold.schedule": _SCHEDULES,
     "inner.schedule": _SCHEDULES,
     "outer.schedule": _SCHEDULES,

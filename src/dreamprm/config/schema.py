@@ -23,6 +23,7 @@ from dreamprm.config.kinds import (
 
 __all__ = [
     "Aggregate",
+    "Check",
     "CheckpointConfig",
     "ColdConfig",
     "Device",
@@ -109,10 +110,21 @@ class OuterLoss(Enum):
 
 
 class Product(Enum):
+    """See `bilevel.Lookahead`; `darts` is the finite difference of the published code, to compare with."""
+
     ghost = "ghost"
     jvp = "jvp"
     fd = "fd"
     unroll = "unroll"
+    darts = "darts"
+
+
+class Check(Enum):
+    """The comparison with plain autograd at the first update: stop below .99, only log, or leave it out."""
+
+    stop = "raise"
+    log = "log"
+    off = "off"
 
 
 class TrackerKind(Enum):
@@ -234,7 +246,7 @@ class HypergradientConfig:
     product: Product = Product.ghost
     adam: str = "exact"
     unroll: int = 1
-    check: bool = True
+    check: Check = Check.stop
 
     def __post_init__(self) -> None:
         _positive(self, "unroll")

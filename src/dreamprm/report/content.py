@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dreamprm.config.errors import UserError
 from dreamprm.trainer.metrics import read_metrics
 
-__all__ = ["NAMES", "RunContent", "read_run"]
+__all__ = ["NAMES", "RunContent", "figures", "read_run"]
 
 NAMES = {
     "policy": "policy alone",
@@ -39,6 +39,26 @@ class RunContent:
         """(updates, values) of one logged number, without the updates where it was not logged."""
         rows = [row for row in self.metrics if row["phase"] == phase and row.get(name) is not None]
         return [row["update"] for row in rows], [row[name] for row in rows]
+
+
+def figures(results: dict[str, Any]) -> list[tuple[str, str, float, tuple[float, float] | None]]:
+    """Every single number of the groups steps, weights and cost: (group, name, value, its interval if it has one)."""
+    found: list[tuple[str, str, float, tuple[float, float] | None]] = []
+
+    def visit(group: str, name: str, value: Any) -> None:
+        if isinstance(value, dict) and "value" in value:
+            ends = (value["low"], value["high"]) if "low" in value else None
+            found.append((group, name, value["value"], ends))
+        elif isinstance(value, dict) and name == "separation":
+            for inner, number in value.items():
+                visit(group, inner.replace("auc", "auc_against_known"), number)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((group, name, value, None))
+
+    for group in ("steps", "weights", "cost"):
+        for name, value in results.get(group, {}).items():
+            visit(group, name, value)
+    return found
 
 
 def read_run(folder: Path) -> RunContent:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dreamprm.report.content import NAMES, read_run
+from dreamprm.report.content import NAMES, figures, read_run
 from dreamprm.report.plots import best_of_n_figure, curves_figure, domain_figure, quality_figure
 from dreamprm.report.style import CSS
 from dreamprm.trainer.checkpoint import write_atomically
@@ -16,7 +16,7 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a finished run's folder and return its path. Raises UserError where none has finished."""
+    """Write `report.html` into a finished run's folder; its path. Raises UserError where no run has finished."""
     run = read_run(folder)
     results = run.results
     parts = [
@@ -55,9 +55,11 @@ def _head(results: dict[str, Any]) -> str:
             if point:
                 note = f"{point['low']:.3f} to {point['high']:.3f}"
                 tiles.append(_tile(NAMES[name], f"{point['value']:.3f}", note))
-    auc = results.get("weights", {}).get("auc")
-    if auc is not None:
-        tiles.append(_tile("weights find the bad", f"{auc:.3f}", "AUC against the known truth"))
+    separation = results.get("weights", {}).get("separation")
+    if separation:
+        auc = separation["auc"]
+        note = f"AUC against the truth, {auc['low']:.3f} to {auc['high']:.3f}"
+        tiles.append(_tile("weights find the bad", f"{auc['value']:.3f}", note))
     number = f", best of {largest}" if largest else ""
     return (
         f"<header><p class='kind'>training run{number}</p><h1>{escape(results['experiment'])}"
@@ -97,8 +99,8 @@ def _best_of_n_table(results: dict[str, Any]) -> str:
     count = next((point["n"] for row in points.values() for point in row.values()), 0)
     return (
         f"<table><thead><tr><th>candidates</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p class='note'>Share of {count} test questions answered right; small: 95 % interval. The oracle picks a right "
-        "candidate wherever there is one.</p>"
+        f"<p class='note'>Share of {count} test questions answered right; small: 95 % interval. The oracle picks "
+        "a right candidate wherever there is one.</p>"
     )
 
 
@@ -116,14 +118,12 @@ def _training_note(results: dict[str, Any]) -> str:
 def _weights_note(results: dict[str, Any]) -> str:
     weights = results.get("weights", {})
     notes = []
-    if weights.get("auc") is not None:
-        notes.append(
-            f"A weight tells a rightly labelled example from a mislabelled one with an AUC of {weights['auc']:.3f}."
-        )
-    if weights.get("domain_rank_correlation") is not None:
-        notes.append(
-            f"Rank correlation of domain weights with known quality: {weights['domain_rank_correlation']:.2f}."
-        )
+    if weights.get("separation"):
+        auc = weights["separation"]["auc"]["value"]
+        notes.append(f"Weights tell rightly labelled from mislabelled examples with an AUC of {auc:.3f}.")
+    if weights.get("domain_rank_correlation"):
+        value = weights["domain_rank_correlation"]["value"]
+        notes.append(f"Rank correlation of domain weights with known quality: {value:.2f}.")
     return f"<p class='note'>{' '.join(notes)} Training never saw this truth.</p>" if notes else ""
 
 
@@ -156,9 +156,9 @@ def _cards(rows: list[dict[str, Any]]) -> str:
 
 def _numbers(results: dict[str, Any]) -> str:
     rows = ""
-    for group in ("steps", "weights", "cost"):
-        for name, value in results.get(group, {}).items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-                rows += f"<tr><th>{escape(group)}</th><td>{escape(name.replace('_', ' '))}</td><td>{shown}</td></tr>"
+    for group, name, value, ends in figures(results):
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        interval = f"<small>{ends[0]:.4g} to {ends[1]:.4g}</small>" if ends else ""
+        label = escape(name.replace("_", " "))
+        rows += f"<tr><th>{escape(group)}</th><td>{label}</td><td>{shown}{interval}</td></tr>"
     return f"<table class='figures'><tbody>{rows}</tbody></table>" if rows else ""

@@ -56,6 +56,9 @@ def smooth(values: Sequence[float], width: int) -> np.ndarray:
 
 def best_of_n_figure(run: RunContent) -> str:
     """Accuracy over the number of candidates, every selector a line, its 95 % interval a band."""
+    numbers = sorted({int(number) for row in run.results["best_of_n"].values() for number in row})
+    if not numbers:
+        return ""
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
@@ -63,7 +66,6 @@ def best_of_n_figure(run: RunContent) -> str:
             points = run.results["best_of_n"].get(name)
             if not points:
                 continue
-            numbers = sorted(int(number) for number in points)
             values = [points[str(number)] for number in numbers]
             style = "--" if name in ("oracle", "policy") else "-"
             axes.plot(
@@ -73,7 +75,6 @@ def best_of_n_figure(run: RunContent) -> str:
                 axes.fill_between(
                     numbers, [v["low"] for v in values], [v["high"] for v in values], color=_COLOURS[name], alpha=0.12
                 )
-            axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.set_xscale("log", base=2)
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.minorticks_off()
@@ -146,16 +147,16 @@ def quality_figure(run: RunContent) -> str:
 
 
 def domain_figure(run: RunContent) -> str:
-    """One bar per domain: the mean weight of its examples, sorted, as in DreamPRM's figure; a line at the overall mean."""
+    """One bar per domain: its examples' mean weight, sorted, as in DreamPRM's figure; a line at the overall mean."""
     if not run.weights:
         return ""
     domains: dict[str, list[float]] = {}
-    shares: dict[str, list[bool]] = {}
-    known = run.weights.get("known_good", [None] * len(run.weights["weight"]))
-    for domain, weight, flag in zip(run.weights["domain"], run.weights["weight"], known, strict=True):
+    qualities: dict[str, list[float]] = {}
+    known = run.weights.get("known_quality", [None] * len(run.weights["weight"]))
+    for domain, weight, quality in zip(run.weights["domain"], run.weights["weight"], known, strict=True):
         domains.setdefault(domain, []).append(weight)
-        if flag is not None:
-            shares.setdefault(domain, []).append(flag)
+        if quality is not None:
+            qualities.setdefault(domain, []).append(quality)
     order = sorted(domains, key=lambda name: -float(np.mean(domains[name])))
     means = [float(np.mean(domains[name])) for name in order]
     middle = float(np.mean(run.weights["weight"]))
@@ -163,15 +164,18 @@ def domain_figure(run: RunContent) -> str:
         figure = Figure(figsize=(6.4, 0.34 * len(order) + 1.0), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(axis="y", visible=False)
+        span = max(*means, 0.0) - min(*means, 0.0)
         places = np.arange(len(order))
         colours = [BLUE if mean >= middle else ORANGE for mean in means]
         axes.barh(places, means, color=colours, height=0.66, alpha=0.85)
         for place, name, mean in zip(places, order, means, strict=True):
-            share = f"   {np.mean(shares[name]):.0%} right" if shares.get(name) else ""
-            axes.text(max(mean, 0.0), place, f"  {mean:.2f}{share}", va="center", fontsize=8.5, color=INK)
-        axes.axvline(middle, color=INK, lw=0.9, ls=":")
+            known_text = f"   known quality {np.mean(qualities[name]):.1f}" if qualities.get(name) else ""
+            plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            start = max(mean, 0.0) + 0.012 * span
+            axes.text(start, place, f"{mean:.2f}{known_text}", va="center", fontsize=8.5, color=INK, bbox=plate)
+        axes.axvline(middle, color=INK, lw=0.9, ls=":", zorder=1.5)
         axes.set_yticks(places, order)
         axes.invert_yaxis()
-        axes.set_xlim(min(0.0, *means), max(means) * 1.25 if max(means) > 0 else 1.0)
+        axes.set_xlim(min(0.0, *means), max(*means, 0.0) + 0.32 * span)
         axes.set_xlabel("mean weight (dotted: over all domains)")
         return _svg(figure)

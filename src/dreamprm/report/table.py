@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dreamprm.report.content import NAMES
+from dreamprm.report.content import NAMES, figures
 
 __all__ = ["print_results"]
 
@@ -17,20 +18,39 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     console = console or Console()
     if results.get("best_of_n"):
         console.print(_best_of_n(results))
-    for title, group in (("steps", "steps"), ("weights", "weights"), ("cost", "cost")):
-        numbers = {name: value for name, value in results.get(group, {}).items() if isinstance(value, (int, float))}
-        if numbers:
-            text = "   ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in numbers.items())
-            console.print(f"[bold]{title}[/bold]  {text}", highlight=False, soft_wrap=True)
+    groups: dict[str, list[str]] = {}
+    for group, name, value, _ in figures(results):
+        if name in _SHOWN:
+            groups.setdefault(group, []).append(f"{_SHOWN[name]} {_short(value)}")
+    for group, texts in groups.items():
+        console.print(f"[bold]{group:<8}[/bold] {'   '.join(texts)}", highlight=False, soft_wrap=True)
+
+
+_SHOWN = {
+    "auc": "AUC",
+    "macro_f1": "macro-F1",
+    "mean": "mean",
+    "spread": "spread",
+    "auc_against_known": "AUC against the known truth",
+    "domain_rank_correlation": "rank correlation of domains",
+    "seconds": "seconds",
+    "peak_memory_mb": "peak MB",
+    "check_cosine": "hypergradient check",
+    "skipped_outer_updates": "skipped outer updates",
+}
 
 
 def _best_of_n(results: dict[str, Any]) -> Table:
     points = results["best_of_n"]
     numbers = sorted({int(number) for row in points.values() for number in row})
-    table = Table(title=f"{results['experiment']}, seed {results['seed']}: accuracy by candidates per question")
-    table.add_column("")
+    title = f"{results['experiment']}, seed {results['seed']}: accuracy by candidates per question"
+    # Without vertical lines four columns of intervals fit into eighty characters.
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, title_justify="left"
+    )
+    table.add_column("", no_wrap=True)
     for number in numbers:
-        table.add_column(str(number), justify="right")
+        table.add_column(str(number), justify="right", no_wrap=True)
     for name, label in NAMES.items():
         if name not in points:
             continue
@@ -42,8 +62,9 @@ def _best_of_n(results: dict[str, Any]) -> Table:
 def _interval(point: dict[str, float] | None) -> str:
     if point is None:
         return ""
-    return f"{point['value']:.3f} [dim]{point['low']:.2f}–{point['high']:.2f}[/dim]"
+    low, high = (f"{point[end]:.2f}".removeprefix("0") for end in ("low", "high"))
+    return f"{point['value']:.3f} [dim]{low}–{high}[/dim]"
 
 
 def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"

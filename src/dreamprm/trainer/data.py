@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm.config.errors import UserError
-from dreamprm.config.kinds import DataSettings, FileData, Keep, WorldData, WorldMeta
+from dreamprm.config.kinds import DataSettings, FileData, Keep, OnBadRow, WorldData, WorldMeta
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
 
@@ -35,7 +36,7 @@ def check_needs(settings: TrainConfig) -> None:
 
 
 def load_data(settings: TrainConfig) -> RunData:
-    """Read everything the run trains on. Raises UserError for keys that repeat, and where nothing is left to train on."""
+    """Read what the run trains on. Raises UserError for keys that repeat, and where nothing is left to train on."""
     train = _keep(_records(settings.data, "data"), settings.data)
     meta = [record for record in _records(settings.meta, "meta") if record.correct is not None]
     if settings.data.kind == "world":
@@ -66,14 +67,45 @@ def _records(settings: DataSettings, place: str) -> list[Record]:
     if isinstance(settings, WorldData):
         from dreamprm.world import load
 
-        return list(load("train", seed=settings.seed, num_chains=settings.num_chains, flipped=settings.mislabelled))
+        return load(
+            "train",
+            seed=settings.seed,
+            noise=settings.noise.name,
+            flipped=settings.flipped,
+            num_chains=settings.num_chains,
+            labels=settings.labels.name,
+        )
     if isinstance(settings, WorldMeta):
         from dreamprm.world import load
 
-        records = list(load("meta", seed=settings.seed))
-        return records if settings.num_chains is None else records[: settings.num_chains]
-    assert isinstance(settings, FileData)
-    raise UserError(f"{place}: readers are not there yet")
+        return load("meta", seed=settings.seed, num_chains=settings.num_chains)
+    assert isinstance(settings, FileData), "every other kind is one of the world's"
+    return _from_files(settings, place)
+
+
+def _from_files(settings: FileData, place: str) -> list[Record]:
+    from dreamprm.data.readers import open_records
+
+    if settings.path is None:
+        raise UserError(f"{place}.path is not set: {settings.needs}")
+    side_file = settings.quarantine or f"{settings.path}.bad_rows.jsonl"
+    stream = open_records(
+        settings.path,
+        settings.format,
+        images=settings.images,
+        on_bad_row=settings.on_bad_row.name,
+        quarantine=side_file if settings.on_bad_row is OnBadRow.quarantine else None,
+        split=settings.split,
+    )
+    records: list[Record] = []
+    per_domain: Counter[str] = Counter()
+    for record in stream:
+        per_domain[record.domain] += 1
+        if settings.max_per_domain is None or per_domain[record.domain] <= settings.max_per_domain:
+            records.append(record)
+        if settings.limit is not None and len(records) == settings.limit:
+            break
+    return records
 
 
 def _keep(records: list[Record], settings: DataSettings) -> list[Record]:

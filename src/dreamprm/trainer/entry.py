@@ -24,7 +24,11 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
 
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.
+    from transformers.utils.logging import disable_progress_bar
+
     from dreamprm.trainer.run import train
+
+    disable_progress_bar()  # one bar at a time, and ours says what is being done
 
     if train(settings) is None:
         sys.exit(STOPPED)

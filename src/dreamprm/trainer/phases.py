@@ -25,9 +25,9 @@ def enter_phase(run: Run) -> None:
         run.inner_optimizer = build_optimizer(settings.cold.optimizer, run.trainable().values())
         return
     run.inner_optimizer = build_optimizer(settings.inner.optimizer, run.trainable().values())
+    run.lookahead = build_lookahead(settings.hypergradient, run.prm, run.inner_optimizer, settings.inner.clip_norm)
     if run.learns_weights:
         run.outer_optimizer = build_optimizer(settings.outer.optimizer, run.weigher.parameters())
-        run.lookahead = build_lookahead(settings.hypergradient, run.prm, run.inner_optimizer, settings.inner.clip_norm)
 
 
 def train_phases(run: Run, stop: StopRequest, metrics: MetricsFile, tracker: Tracker | None) -> bool:

@@ -5,12 +5,12 @@ Shapes: B examples of a micro-batch, S steps.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from bilevel import Status
 from dreamprm.config.errors import UserError
 from dreamprm.data.collate import Batch
 from dreamprm.loss import example_losses, outer_loss
@@ -66,22 +66,15 @@ def bilevel_update(run: Run) -> dict[str, float]:
     weights: list[Tensor] = []
     for micro in _pieces(rows, inner.batch_size):
         batch = run.batch(run.train, micro)
-        with run.lookahead.inner(rows=batch.row_examples) if outer_now else contextlib.nullcontext():
+        with run.lookahead.inner(rows=run.prm.row_examples(batch), record=outer_now):
             with run.autocast():
                 logits = run.prm(batch)
                 each = _inner_losses(run, batch, logits)
             weight = run.weigher(_features(run, batch, logits, each))
-            if outer_now:
-                run.lookahead.backward(each, weight / len(rows))
-            else:
-                (each * weight.detach() / len(rows)).sum().backward()
+            run.lookahead.backward(each, weight / len(rows))
         losses.append(each.detach())
         weights.append(weight.detach())
-    if outer_now:
-        run.lookahead.step()
-    else:
-        _clip(list(run.trainable().values()), inner.clip_norm)
-        run.inner_optimizer.step()
+    run.lookahead.step()
     used = torch.cat(weights)
     numbers = {
         "inner_loss": torch.cat(losses).mean().item(),
@@ -102,12 +95,14 @@ def _outer_update(run: Run, update: int) -> dict[str, float]:
     optimizer.zero_grad()
     with run.autocast():
         loss = outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)
-    run.lookahead.backward_outer(loss)
+    status = run.lookahead.backward_outer(loss)
     counters = run.counters
     counters.outer_updates += 1
     numbers = {"outer_loss": loss.item()}
+    if "check" in run.lookahead.report:
+        counters.check_cosine = numbers["check_cosine"] = run.lookahead.report["check"]
     gradients = [value.grad for value in run.weigher.parameters() if value.grad is not None]
-    if not all(_finite(gradient) for gradient in gradients):
+    if status is Status.NOT_FINITE or not all(_finite(gradient) for gradient in gradients):
         counters.skipped_outer += 1
         counters.skipped_in_a_row += 1
         if counters.skipped_in_a_row > outer.max_not_finite:

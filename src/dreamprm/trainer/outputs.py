@@ -1,0 +1,229 @@
+"""What a finished run leaves: the PRM, the weigher, a weight for every training example, and its figures."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from dreamprm.data.record import Record
+from dreamprm.evaluate import Candidates, best_of_n_table, domain_rank_correlation, separation, step_metrics
+from dreamprm.loss import example_losses
+from dreamprm.trainer.checkpoint import write_atomically
+from dreamprm.trainer.data import RunData, known_good
+from dreamprm.trainer.progress import Reporter
+from dreamprm.trainer.state import Run
+from dreamprm.weigher import from_batch
+from dreamprm.weigher import save as save_weigher
+
+__all__ = ["evaluate_records", "write_outputs"]
+
+_NUM_CARDS = 6
+
+
+def write_outputs(run: Run, data: RunData, seconds: float) -> dict[str, Any]:
+    """Write prm/, weigher.safetensors, weights.parquet, examples.parquet and results.json; return the results."""
+    run.prm.eval()
+    rows = _weigh(run)
+    folder, settings = run.folder, run.settings
+    run.prm.save_pretrained(folder / "prm")
+    keys = [record.key for record in run.train]
+    save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
+    pq.write_table(pa.Table.from_pylist(rows, schema=_WEIGHTS), folder / "weights.parquet")
+    pq.write_table(pa.Table.from_pylist(_cards(run.train, rows), schema=_EXAMPLES), folder / "examples.parquet")
+    judged = evaluate_records(run.prm, data.test, settings.evaluate, "evaluate") if data.test else {}
+    results = {
+        "experiment": settings.name,
+        "description": settings.description,
+        "seed": settings.seed,
+        "best_of_n": {},
+        "steps": {},
+        **judged,
+        "weights": _weight_figures(rows),
+        "cost": _cost(run, seconds),
+    }
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "results.json", text.encode())
+    return results
+
+
+def evaluate_records(prm: Any, records: Sequence[Record], settings: Any, phase: str) -> dict[str, Any]:
+    """Score candidates grouped by question: {"best_of_n": …, "steps": …}; `settings` is an EvaluateConfig."""
+    if settings.num_questions is not None:
+        groups = set(list(dict.fromkeys(record.group for record in records))[: settings.num_questions])
+        records = [record for record in records if record.group in groups]
+    scores: list[list[float]] = []
+    size = settings.batch_size * 8
+    with Reporter(phase, len(records)) as report:
+        for start in range(0, len(records), size):
+            scores += prm.score_records(records[start : start + size], settings.batch_size)
+            report.update(len(scores), {})
+    return figures_of_scores(records, scores, settings)
+
+
+def figures_of_scores(records: Sequence[Record], scores: list[list[float]], settings: Any) -> dict[str, Any]:
+    """best-of-N and step-level figures of candidates with their step scores."""
+    found: dict[str, Any] = {}
+    if all(record.correct is not None for record in records):
+        found["best_of_n"] = best_of_n_table(
+            Candidates.of_records(records, scores, settings.aggregate.name),
+            settings.num_candidates,
+            num_resamples=settings.num_resamples,
+            seed=settings.seed,
+        )
+    truths = [_true_steps(record) for record in records]
+    if any(value is not None for truth in truths for value in truth):
+        found["steps"] = step_metrics(
+            scores,
+            truths,
+            questions=[record.group for record in records],
+            threshold=settings.threshold,
+            num_resamples=min(200, settings.num_resamples),
+            seed=settings.seed,
+        )
+    return found
+
+
+def _true_steps(record: Record) -> list[bool | None]:
+    labels = record.truth.get("labels") or record.labels or [None] * len(record.steps)
+    return [None if label is None else label > 0.5 for label in labels]
+
+
+_WEIGHTS = pa.schema(
+    {
+        "key": pa.string(),
+        "source": pa.string(),
+        "domain": pa.string(),
+        "weight": pa.float64(),
+        "loss": pa.float64(),
+        "step_scores": pa.list_(pa.float32()),
+        "known_good": pa.bool_(),
+        "known_quality": pa.float64(),
+    }
+)
+_EXAMPLES = pa.schema(
+    {
+        "end": pa.string(),
+        "key": pa.string(),
+        "domain": pa.string(),
+        "weight": pa.float64(),
+        "question": pa.string(),
+        "steps": pa.list_(pa.string()),
+        "labels": pa.list_(pa.float32()),
+        "scores": pa.list_(pa.float32()),
+        "image": pa.binary(),
+        "known_good": pa.bool_(),
+    }
+)
+
+
+@torch.no_grad()
+def _weigh(run: Run) -> list[dict[str, Any]]:
+    """One row per training example: its weight and what its steps score under the trained PRM."""
+    rows: list[dict[str, Any]] = []
+    size = run.settings.evaluate.batch_size
+    with Reporter("weigh", len(run.train)) as report:
+        for start in range(0, len(run.train), size):
+            batch = run.batch(run.train, range(start, min(start + size, len(run.train))))
+            with run.autocast():
+                logits = run.prm(batch)
+            losses = example_losses(logits, batch, run.settings.inner.loss.name)
+            weights = run.weigher(from_batch(batch, logits, losses)).tolist()
+            scores, each = logits.sigmoid().tolist(), losses.tolist()
+            for place, weight in enumerate(weights):
+                record = run.train[start + place]
+                rows.append(
+                    {
+                        "key": record.key,
+                        "source": record.source,
+                        "domain": record.domain,
+                        "weight": weight,
+                        "loss": each[place],
+                        "step_scores": scores[place][: len(record.steps)],
+                        "known_good": known_good(record),
+                        "known_quality": record.truth.get("quality"),
+                    }
+                )
+            report.update(len(rows), {})
+    return rows
+
+
+def _cards(records: Sequence[Record], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The examples of the highest and of the lowest weights, whole, for the report."""
+    weights = [row["weight"] for row in rows]
+    if max(weights) - min(weights) < 1e-9:
+        return []
+    order = sorted(range(len(rows)), key=lambda place: -weights[place])
+    ends = [("highest", place) for place in order[:_NUM_CARDS]]
+    ends += [("lowest", place) for place in reversed(order[max(_NUM_CARDS, len(order) - _NUM_CARDS) :])]
+    cards: list[dict[str, Any]] = []
+    for end, place in ends:
+        record, row = records[place], rows[place]
+        cards.append(
+            {name: row[name] for name in ("key", "domain", "weight", "known_good")}
+            | {
+                "end": end,
+                "question": record.question,
+                "steps": list(record.steps),
+                "labels": list(record.labels),
+                "scores": row["step_scores"],
+                "image": _image_bytes(record),
+            }
+        )
+    return cards
+
+
+def _image_bytes(record: Record) -> bytes | None:
+    if not record.images:
+        return None
+    image = record.images[0]
+    return image.read_bytes() if isinstance(image, Path) else image
+
+
+def _weight_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float64)
+    by_domain: dict[str, list[float]] = {}
+    quality: dict[str, float] = {}
+    for row in rows:
+        by_domain.setdefault(row["domain"], []).append(row["weight"])
+        if row["known_quality"] is not None:
+            quality[row["domain"]] = row["known_quality"]
+    means = {domain: sum(values) / len(values) for domain, values in sorted(by_domain.items())}
+    return {
+        "mean": weights.mean().item(),
+        "spread": weights.std(correction=0).item(),
+        "separation": separation([row["weight"] for row in rows], [row["known_good"] for row in rows]),
+        "domains": means,
+        "domain_rank_correlation": domain_rank_correlation(means, quality),
+    }
+
+
+def _cost(run: Run, seconds: float) -> dict[str, Any]:
+    counters = run.counters
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cost: dict[str, Any] = {
+        "seconds": seconds,
+        "seconds_cold_start": counters.seconds_cold,
+        "seconds_bilevel": counters.seconds_bilevel,
+        # Kilobytes on Linux, bytes on macOS.
+        "peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10),
+        "updates_cold_start": run.num_cold,
+        "updates_bilevel": run.settings.inner.updates,
+        "outer_updates": counters.outer_updates,
+        "skipped_outer_updates": counters.skipped_outer,
+        "trainable_parameters": sum(value.numel() for value in run.trainable().values()),
+        "threads": torch.get_num_threads(),
+        "device": str(run.device),
+    }
+    if counters.check_cosine is not None:
+        cost["check_cosine"] = counters.check_cosine
+    if run.device.type == "cuda":
+        cost["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return cost

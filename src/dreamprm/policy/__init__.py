@@ -1,0 +1,6 @@
+"""Sampling from a policy: whole chains for questions, and completions of prefixes for Monte-Carlo labels."""
+
+from dreamprm.policy.monte_carlo import StepCounts as StepCounts
+from dreamprm.policy.monte_carlo import monte_carlo as monte_carlo
+from dreamprm.policy.sample import Policy as Policy
+from dreamprm.policy.sample import Prefix as Prefix

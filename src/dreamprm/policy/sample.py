@@ -1,0 +1,124 @@
+"""Batched sampling of responses from any image-text-to-text model of transformers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamprm.data.record import Image
+
+__all__ = ["Policy", "Prefix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What the policy goes on from: a question, its images, and the response so far (empty: from the start).
+
+    The response so far is continued word for word, so it ends where the next step begins (after a line break, say).
+    """
+
+    question: str
+    images: tuple[Image, ...] = ()
+    response: str = ""
+
+
+@dataclass(slots=True)
+class Policy:
+    """A model with its processor, and how to sample from it.
+
+    temperature: logits are divided by it; 0 takes the likeliest token.  top_p: smallest set of tokens that holds this
+    probability.  batch_size: responses sampled at once; the responses of a seed depend on it.  system: a system turn.
+    max_new_tokens: a response that reaches it is cut there.
+    """
+
+    model: Any
+    processor: Any
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    batch_size: int = 64
+    system: str | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def sample(self, prefixes: Sequence[Prefix], num: int = 1, *, seed: int = 0) -> list[list[str]]:
+        """`num` whole responses (prefix and continuation) for each prefix; the same for the same seed and batch size.
+
+        The global random state of torch is left as it was. Prompts of similar length share a batch, padded on the left.
+        """
+        if num < 1:
+            raise ValueError(f"num is {num}; at least one response per prefix can be sampled")
+        texts = [self._render(prefix) for prefix in prefixes]
+        jobs = [row for row in range(len(prefixes)) for _ in range(num)]
+        jobs.sort(key=lambda row: len(texts[row]))  # stable: a question's samples stay together
+        found: list[list[str]] = [[] for _ in prefixes]
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            for start in range(0, len(jobs), self.batch_size):
+                rows = jobs[start : start + self.batch_size]
+                for row, text in zip(
+                    rows, self._generate([prefixes[row] for row in rows], [texts[row] for row in rows])
+                ):
+                    found[row].append(prefixes[row].response + text)
+                if self.progress is not None:
+                    self.progress(min(start + self.batch_size, len(jobs)), len(jobs))
+        return found
+
+    def _render(self, prefix: Prefix) -> str:
+        text = {"type": "text", "text": prefix.question}
+        messages: list[dict[str, Any]] = []
+        if self.system is not None:
+            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
+        messages.append({"role": "user", "content": [*({"type": "image"} for _ in prefix.images), text]})
+        prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return prompt + prefix.response
+
+    @torch.no_grad()
+    def _generate(self, prefixes: Sequence[Prefix], texts: Sequence[str]) -> list[str]:
+        images = [[_open(image) for image in prefix.images] for prefix in prefixes]
+        tokenizer = self.processor.tokenizer
+        bos = tokenizer.bos_token
+        inputs = self.processor(
+            text=list(texts),
+            images=images if any(images) else None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            add_special_tokens=not (bos and texts[0].startswith(bos)),
+        ).to(self.model.device)
+        sampling = self.temperature > 0
+        options = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if sampling else {}
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            output = self.model.generate(
+                **inputs,
+                do_sample=sampling,
+                max_new_tokens=self.max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                **options,
+            )
+        finally:
+            self.model.train(was_training)
+        return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _open(image: Image) -> Any:
+    import PIL.Image
+
+    with PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+        return opened.convert("RGB")

@@ -247,11 +247,7 @@ class Lookahead:
             if count > 1:
                 v.div_(count)
         _average_over_processes(vector, self._parameters)
-        norm = (
-            torch.stack([torch.linalg.vector_norm(v, dtype=torch.float32) for v in vector.values()]).norm()
-            if vector
-            else torch.zeros(())
-        )
+        norm = _global_norm(vector)
         self.report = {"outer_loss": loss, "outer_gradient_norm": float(norm)}
         if self._norm is not None:
             self.report["inner_gradient_norm"] = float(self._norm)
@@ -344,6 +340,11 @@ class Lookahead:
 
 def _wide(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def _global_norm(tensors: Mapping[Tensor, Tensor]) -> Tensor:
+    norms = [torch.linalg.vector_norm(t, dtype=_wide(t)) for t in tensors.values()]
+    return torch.stack([n.double() for n in norms]).norm() if norms else torch.zeros(())
 
 
 def _validate(

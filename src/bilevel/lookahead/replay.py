@@ -106,12 +106,12 @@ class Replay:
                 "the very module that was given to Lookahead"
             )
 
-    def _run(self, call: Call, values: Mapping[Tensor, Tensor], same_random: bool) -> list[Tensor]:
+    def _run(self, call: Call, values: Callable[[Site], Tensor], same_random: bool) -> list[Tensor]:
         kind, enabled, dtype = call.autocast
         devices = [self._device] if kind == "cuda" else []
         with (
             torch.random.fork_rng(devices, enabled=same_random),
-            substitute(self.sites, lambda site: values[site.parameter]),
+            substitute(self.sites, values),
             torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
             sdpa_kernel(SDPBackend.MATH),
             torch.no_grad(),
@@ -144,11 +144,16 @@ class Replay:
         alive = any(bool(u.any()) for u in cotangent.values())
         with forward_ad.dual_level():
             duals = {
-                p: forward_ad.make_dual(value, cotangent[p].to(value.dtype)) if p in cotangent else value
-                for p, value in parameters.items()
+                (site.module, site.attribute): forward_ad.make_dual(parameters[site.parameter], u)
+                for site in self.sites
+                if (u := _direction(site, cotangent, parameters[site.parameter].dtype)) is not None
             }
             for call in self.calls:
-                outputs = self._run(call, duals, same_random=True)
+                outputs = self._run(
+                    call,
+                    lambda site: duals.get((site.module, site.attribute), parameters[site.parameter]),
+                    same_random=True,
+                )
                 tangents = [forward_ad.unpack_dual(output).tangent for output in outputs]
                 missing = [place for place in call.deltas if tangents[place] is None]
                 if missing or (alive and not any(bool(tangents[place].any()) for place in call.deltas)):
@@ -174,10 +179,12 @@ class Replay:
         for call in self.calls:
             ends: list[list[Tensor]] = []
             for sign in (1.0, -1.0):
-                moved = {
-                    p: value + (sign * step * cotangent[p]).to(value.dtype) if p in cotangent else value
-                    for p, value in parameters.items()
-                }
+
+                def moved(site: Site, shift: Tensor = sign * step) -> Tensor:
+                    value = parameters[site.parameter]
+                    u = _direction(site, cotangent, None)
+                    return value if u is None else value + (shift * u).to(value.dtype)
+
                 ends.append(self._run(call, moved, same_random))
             scale = 0.5 / step if bool(step > 0) else torch.zeros_like(step)
             changes: list[Tensor | None] = []
@@ -186,6 +193,18 @@ class Replay:
                 changes.append((high.to(wide) - low.to(wide)) * scale.to(wide))
             totals.append(self._reduce(call, changes))
         return _sum(totals)
+
+
+def _direction(site: Site, cotangent: Mapping[Tensor, Tensor], dtype: torch.dtype | None) -> Tensor | None:
+    """u for one use of a parameter. The backward pass of an embedding leaves its padding row out; forward mode does not."""
+    u = cotangent.get(site.parameter)
+    if u is None:
+        return None
+    padding = getattr(site.module, "padding_idx", None) if isinstance(site.module, nn.Embedding) else None
+    if padding is not None:
+        u = u.clone()
+        u[padding] = 0
+    return u if dtype is None else u.to(dtype)
 
 
 def _sum(totals: list[Tensor]) -> Tensor:

@@ -83,7 +83,7 @@ def _linear(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor
     a = _arguments(("input", "weight", "bias"), args, kwargs, bias=None)
     x, weight, bias = a["input"], a["weight"], a["bias"]
     if isinstance(x, Tracked):
-        raise NoRuleError(f"{x.name}: used as the input of linear, which has no ghost rule; choose product='jvp'")
+        raise NoRuleError(f"{x.path}: used as the input of linear, which has no ghost rule; choose product='jvp'")
     output = F.linear(x, plain(weight), plain(bias))
     kept = x.detach()
 
@@ -117,12 +117,12 @@ def _embedding(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ten
     a = _arguments(names, args, kwargs, padding_idx=None, max_norm=None, scale_grad_by_freq=False, sparse=False)
     ids, weight, padding = a["input"], a["weight"], a["padding_idx"]
     if a["max_norm"] is not None or a["scale_grad_by_freq"] or a["sparse"]:
-        raise NoRuleError(f"{weight.name}: embedding with max_norm, scale_grad_by_freq or sparse has no ghost rule")
+        raise NoRuleError(f"{weight.path}: embedding with max_norm, scale_grad_by_freq or sparse has no ghost rule")
     output = F.embedding(ids, weight.value, padding)
     if padding is not None and padding < 0:
         padding += weight.shape[0]
     expected, context = tape.expected_rows(), tape.context
-    given = tape.find(weight.name)
+    given = tape.find(weight.path)
     packed = ids.numel() == (expected if given is None and ids.ndim == 1 else -1 if given is None else given.shape[0])
     if expected != 1 and (ids.ndim == 1 or ids.shape[0] == 1) and not packed:
         # A table of positions, looked up once and broadcast over the rows: give every row its own use of it.
@@ -241,7 +241,7 @@ def _elementwise(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, .
     places = [i for i, a in enumerate(operands) if isinstance(a, Tracked)]
     if len(places) != 1 or any(isinstance(v, Tracked) for v in kwargs.values()):
         raise NoRuleError(
-            f"{', '.join(operands[i].name for i in places)}: {function.__name__} of two parameters has no ghost rule; "
+            f"{', '.join(operands[i].path for i in places)}: {function.__name__} of two parameters has no ghost rule; "
             "choose product='jvp'"
         )
     place = places[0]
@@ -260,7 +260,7 @@ def _elementwise(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, .
                 lambda p: function(*(p if i == place else a for i, a in enumerate(operands)), **kwargs)
             )
         raise NoRuleError(
-            f"{tracked.name}: {function.__name__} with an activation of its own shape {tuple(shape)}, which has no rows; "
+            f"{tracked.path}: {function.__name__} with an activation of its own shape {tuple(shape)}, which has no rows; "
             "choose product='jvp'"
         )
     size = shape[0]
@@ -296,7 +296,7 @@ def _expand(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, ...], 
         return tracked.extend(lambda p: function(p, *args[1:], **kwargs))
     if not same:
         raise NoRuleError(
-            f"{tracked.name}: {function.__name__} to {tuple(output.shape)} has no ghost rule; choose 'jvp'"
+            f"{tracked.path}: {function.__name__} to {tuple(output.shape)} has no ghost rule; choose 'jvp'"
         )
     own = output.shape[1:]
     _note_rows(tape, output, tracked, own)
@@ -317,7 +317,7 @@ def _cat(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         def note(delta: Tensor, part: Tracked = part, row: int = row) -> Entry:
             if tape.maps is None:
                 raise NoRuleError("the backward pass ran outside lookahead.backward(losses, coefficients)")
-            gradient = tape.maps.at_row(part.name, row, delta)
+            gradient = tape.maps.at_row(part.path, row, delta)
             return _small(tape, part, gradient)
 
         tape.watch(alias, note)
@@ -334,7 +334,7 @@ def _chain(function: Callable[..., Any], tape: Tape, args: tuple[Any, ...], kwar
         isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves if leaf is not tracked
     ):
         raise NoRuleError(
-            f"{tracked.name}: {function.__name__} with another tensor has no ghost rule; choose product='jvp'"
+            f"{tracked.path}: {function.__name__} with another tensor has no ghost rule; choose product='jvp'"
         )
 
     def alone(p: Tensor) -> Any:
@@ -345,7 +345,7 @@ def _chain(function: Callable[..., Any], tape: Tape, args: tuple[Any, ...], kwar
         trial = alone(tracked.value.detach())
     if not isinstance(trial, Tensor):
         if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(trial)):
-            raise NoRuleError(f"{tracked.name}: {function.__name__} has no ghost rule; choose product='jvp'")
+            raise NoRuleError(f"{tracked.path}: {function.__name__} has no ghost rule; choose product='jvp'")
         return trial
     return tracked.extend(alone)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .rows import RowMap, RowMaps, longest_prefix
 from .tracked import NoRuleError, Tracked
@@ -98,7 +99,7 @@ class Tape:
         return [m for m in self.model.modules() if m in holders or any(child in holders for child in m.children())]
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim), None)
+        first = next((a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor) and a.ndim), None)
         self._calls.append(None if first is None else first.shape)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -118,7 +119,7 @@ class Tape:
         """The rows of an activation of shape `shape`, made with `tracked`."""
         if self.maps is None:
             raise NoRuleError("the backward pass ran outside lookahead.backward(losses, coefficients)")
-        return self.maps.resolve(tracked.name, shape, context)
+        return self.maps.resolve(tracked.path, shape, context)
 
     def watch(self, output: Tensor, note: Callable[[Tensor], Entry | None]) -> None:
         """When the weighted backward pass reaches `output`, note(its gradient) becomes an entry."""
@@ -136,7 +137,8 @@ class Tape:
 
     def verify_covered(self) -> None:
         """Raise where a gradient reached a stand-in, that is, a use went past every rule."""
-        missed = sorted({t.name for t in self.stand_ins if t.grad is not None})
+        with torch._C.DisableTorchFunctionSubclass():  # the stand-in's own .grad, not its parameter's
+            missed = sorted({t.path for t in self.stand_ins if t.grad is not None})
         self.stand_ins.clear()
         if missed:
             raise NoRuleError(

@@ -29,11 +29,11 @@ class NoRuleError(RuntimeError):
 class Tracked(torch.Tensor):
     """A stand-in for a parameter, or for what a chain of functions of that parameter alone has made of it.
 
-    parameter: the parameter; name: its qualified name; value: chain(parameter), in the autograd graph.
+    parameter: the parameter; path: its qualified name; value: chain(parameter), in the autograd graph.
     """
 
     parameter: Tensor
-    name: str
+    path: str
     value: Tensor
     chain: tuple[Callable[[Tensor], Tensor], ...]
     tape: Tape
@@ -46,8 +46,10 @@ class Tracked(torch.Tensor):
         value: Tensor, parameter: Tensor, name: str, tape: Tape, chain: tuple[Callable[[Tensor], Tensor], ...] = ()
     ) -> Tracked:
         """Stand in for `value`; a use that no rule sees leaves its gradient on the stand-in, where the tape looks."""
-        tracked = value.detach().as_subclass(Tracked).requires_grad_(value.requires_grad)
-        tracked.parameter, tracked.name, tracked.value, tracked.tape, tracked.chain = (
+        with torch._C.DisableTorchFunctionSubclass():
+            tracked = value.detach().as_subclass(Tracked)
+            tracked.requires_grad_(value.requires_grad)
+        tracked.parameter, tracked.path, tracked.value, tracked.tape, tracked.chain = (
             parameter,
             name,
             value,
@@ -59,7 +61,7 @@ class Tracked(torch.Tensor):
 
     def extend(self, function: Callable[[Tensor], Tensor]) -> Tracked:
         """The stand-in of function(this), where function involves nothing else that is trained."""
-        return Tracked.wrap(function(self.value), self.parameter, self.name, self.tape, (*self.chain, function))
+        return Tracked.wrap(function(self.value), self.parameter, self.path, self.tape, (*self.chain, function))
 
     def tangent(self, vector: Tensor) -> Tensor:
         """The chain's derivative in direction `vector` (shaped like the parameter)."""
@@ -88,7 +90,7 @@ class Tracked(torch.Tensor):
             if torch.is_grad_enabled() and any(
                 isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)
             ):
-                uses = [a.name for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked)]
+                uses = [a.path for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked)]
                 if getattr(func, "__name__", "") not in ("__get__", "__set__"):
                     raise NoRuleError(
                         f"{', '.join(uses)}: used by {getattr(func, '__qualname__', func)}, which has no ghost rule. "

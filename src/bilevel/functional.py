@@ -1,6 +1,6 @@
 # torch ships these functions with partly unknown types, and jvp with a union of two return types.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
-"""torch.func's transforms and two matrix functions, with the types that the rest of the library relies on."""
+"""torch.func's transforms and some matrix functions, with the types that the rest of the library relies on."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -43,6 +43,11 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues (n,) and eigenvectors (n, n) of a symmetric matrix."""
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     return eigenvalues, vectors
+
+
+def solve(matrix: Tensor, rhs: Tensor) -> Tensor:
+    """matrix⁻¹ rhs."""
+    return torch.linalg.solve(matrix, rhs)
 
 
 def split(tensor: Tensor, sizes: int | list[int]) -> list[Tensor]:

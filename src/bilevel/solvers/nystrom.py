@@ -63,7 +63,9 @@ class Nystrom:
             return Solution(rhs, Status.NOT_FINITE, rank, float("nan"))
         basis, eigenvalues = _eigen(sketch, image)  # (n, r), (r,)
         inside = basis.mT @ b  # (r,)
-        x = basis @ (inside / (eigenvalues + self.damping)) + (b - basis @ inside) / self.damping
+        x = basis @ (inside / (eigenvalues + self.damping))
+        if rank < b.numel():  # else the rest is rounding, which 1 / damping would only blow up
+            x = x + (b - basis @ inside) / self.damping
         solution = unflatten(x)
         residual = tree.add(rhs, damped(matvec, self.damping)(solution), -1.0)
         relative = float(tree.norm(residual) / tree.norm(rhs))

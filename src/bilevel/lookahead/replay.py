@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
 from .rows import RowMaps, RowsError
 from .tape import Site, substitute
@@ -29,13 +30,7 @@ class ZeroTangentError(RuntimeError):
 
 def output_leaves(value: Any) -> list[Tensor]:
     """The floating-point tensors of a model's output, whatever holds them, in a fixed order."""
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, Mapping):  # also transformers' ModelOutput
-        return [leaf for item in value.values() for leaf in output_leaves(item)]
-    if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in output_leaves(item)]
-    return []
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @dataclass
@@ -81,19 +76,26 @@ class Replay:
         cast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         self.calls.append(Call(args, kwargs, _random_state(self._device), cast))
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         call = self.calls[-1]
-        leaves = output_leaves(output)
-        call.num_outputs = len(leaves)
-        for place, leaf in enumerate(leaves):
-            if leaf.requires_grad:
-                leaf.register_hook(self._keep(call, place))
+
+        def alias(leaf: Any) -> Any:
+            if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+                return leaf
+            place, call.num_outputs = call.num_outputs, call.num_outputs + 1
+            if not leaf.requires_grad:
+                return leaf
+            # One output may lie upstream of another (image features, of the logits). The alias sees only what the
+            # losses ask of this output themselves.
+            leaf = leaf.view_as(leaf)
+            leaf.register_hook(self._keep(call, place))
+            return leaf
+
+        return pytree.tree_map(alias, output)
 
     def _keep(self, call: Call, place: int) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
             if self.recording:
-                # Added up: an output used twice in the losses is visited once by autograd, but a leaf that is
-                # returned in two places is hooked in both.
                 call.deltas[place] = gradient
 
         return hook

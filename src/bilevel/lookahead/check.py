@@ -30,11 +30,17 @@ class Reference:
     gradients: list[dict[Tensor, Tensor]] = field(default_factory=list)
 
     @staticmethod
-    def take(losses: Tensor, parameters: Sequence[Tensor]) -> Reference:
-        """One backward pass for each of the two examples, keeping the graph."""
+    def take(losses: Tensor, parameters: Sequence[Tensor], leaves: Sequence[Tensor]) -> Reference:
+        """One backward pass for each of the two examples, keeping the graph; `leaves` own the .grad."""
         reference = Reference(tuple(sorted({0, len(losses) - 1})))
+        before = [None if p.grad is None else p.grad._version for p in leaves]
         for example in reference.examples:
             grads = torch.autograd.grad(losses[example], parameters, retain_graph=True, allow_unused=True)
+            if before != [None if p.grad is None else p.grad._version for p in leaves]:
+                raise RuntimeError(
+                    "torch.autograd.grad wrote into .grad: reentrant gradient checkpointing, which hides its parameters "
+                    "from every hypergradient; checkpoint with use_reentrant=False"
+                )
             reference.gradients.append({p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
         return reference
 

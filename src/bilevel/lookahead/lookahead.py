@@ -167,7 +167,7 @@ class Lookahead:
         if not self._checked and not self._batches:
             copies = batch.recorder.copies if isinstance(batch.recorder, DoubleBackward) else None
             inputs = self._parameters if copies is None else [copies[p] for p in self._parameters]
-            batch.reference = Reference.take(losses, inputs)
+            batch.reference = Reference.take(losses, inputs, self._parameters)
             if copies is not None:
                 batch.reference.gradients = [
                     {p: g[copies[p]] for p in self._parameters if copies[p] in g} for g in batch.reference.gradients

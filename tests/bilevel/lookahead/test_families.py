@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bilevel import Lookahead
 
@@ -181,9 +182,11 @@ def test_products_agree(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_points_the_same_way(family: str) -> None:
-    ghost, check = hypergradient(family, "ghost", torch.bfloat16)
-    jvp, _ = hypergradient(family, "jvp", torch.bfloat16)
-    assert check > 0.999
+    # One attention kernel for both: otherwise the two runs reach different bf16 parameters before they are compared.
+    with sdpa_kernel(SDPBackend.MATH):
+        ghost, check = hypergradient(family, "ghost", torch.bfloat16)
+        jvp, _ = hypergradient(family, "jvp", torch.bfloat16)
+    assert check > 0.999  # against plain autograd, parameter by parameter
     assert float(torch.cosine_similarity(ghost, jvp, 0)) > 0.999
 
 

@@ -1,0 +1,77 @@
+"""The PRM under bilevel.Lookahead: every parameter counted, tiles mapped to their examples; and with adapters."""
+
+import pytest
+import torch
+
+import bilevel
+from dreamprm.loss import example_losses, outer_loss
+from dreamprm.prm.prm import PRM
+from dreamprm.weigher import InstanceTable, from_batch
+
+
+@pytest.fixture
+def records(make_record, make_image):
+    return [
+        make_record("a", labels=(1.0, 0.0), correct=True, images=(make_image(),)),
+        make_record("b", ("x", "y", "z"), labels=(0.5, None, 1.0), correct=False),
+        make_record("c", labels=(0.0, 1.0), correct=True, images=(make_image(64, 32, (0, 9, 9)), make_image())),
+    ]
+
+
+@pytest.mark.parametrize("head", ["generative", "vocabulary", "linear"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_hypergradient_of_a_table(build_internvl, tiny_processor, records, head, tied):
+    prm = PRM(build_internvl(tied), tiny_processor, head)
+    if head == "linear":  # it starts at zero, where nothing below it has a gradient
+        torch.nn.init.normal_(prm.head.score.weight)
+    parameters = {name: value for name, value in prm.named_parameters() if value.requires_grad}
+    lr, table = 0.05, InstanceTable(3, sparse=False)
+    batch = prm.collator()(list(enumerate(records)))
+    optimizer = torch.optim.SGD(parameters.values(), lr=lr)
+    each = example_losses(prm(batch), batch)
+    gradients = [
+        torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True) for loss in each
+    ]
+
+    lookahead = bilevel.Lookahead(prm, optimizer)
+    optimizer.zero_grad()
+    with lookahead.inner(rows=prm.row_examples(batch)):
+        logits = prm(batch)
+        losses = example_losses(logits, batch)
+        lookahead.backward(losses, table(from_batch(batch, logits, losses)) / 3)
+    lookahead.step()
+    loss = outer_loss(prm(batch), batch)
+    outer = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+    lookahead.backward_outer(loss)
+
+    expected = []
+    for own in gradients:
+        pairs = [(v, g) for v, g in zip(outer, own) if v is not None and g is not None]
+        expected.append(-lr / 3 * sum((v * g).sum() for v, g in pairs))
+    # float32; the products are sums over some ten thousand parameters.
+    torch.testing.assert_close(table.table.grad[:, 0], torch.stack(expected), rtol=1e-3, atol=1e-7)
+    assert lookahead.report["check"] > 0.999
+
+
+# peft 0.21 reads a property that transformers 5 renames.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_adapters_are_merged_into_the_folder(build_internvl, tiny_processor, records, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(build_internvl(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    prm = PRM(model, tiny_processor)
+    prm.eval()
+    for name, parameter in prm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    batch = prm.collator()(records)
+    names = {name for name, _ in prm.named_modules()}
+    assert set(prm.row_examples(batch)) <= names
+    with torch.no_grad():
+        expected = prm.step_scores(batch)
+        prm.save_pretrained(tmp_path)
+        again = PRM.from_pretrained(tmp_path)
+        torch.testing.assert_close(again.step_scores(again.collator()(records)), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(prm.step_scores(batch), expected, atol=0, rtol=0)
+        with model.disable_adapter():
+            assert (prm.step_scores(batch) - expected).abs().max() > 1e-3

@@ -48,7 +48,7 @@ def hypergradient(
         ValueError: an argument that cannot be right, or a combination that the method does not support.
     """
     check_arguments(params, hyper, inner_batches)
-    if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(method, type) or not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"method={method!r} is no method; give an instance such as bilevel.OneStep(bilevel.SGD(lr=0.1))"
         )

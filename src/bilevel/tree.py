@@ -33,8 +33,8 @@ def dot(left: Tensors, right: Tensors) -> Tensor:
 def norm(tensors: Tensors) -> Tensor:
     """Euclidean norm over all tensors together; its derivative at 0 is 0, where that of a plain square root is NaN."""
     square = dot(tensors, tensors)
-    positive = square > 0
-    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+    zero = square == 0  # not "> 0", which would turn NaN into 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
 
 
 def all_finite(tensors: Tensors) -> Tensor:

@@ -93,7 +93,7 @@ METHODS = {
         calls=2,
         from_solution=True,
     ),
-    # Not an estimate at a point but a joint descent, here at small rates: the exact hypergradient must shrink to a share.
+    # Not an estimate at a point but a joint descent, at small rates: the exact hypergradient must shrink to a share.
     "bome": Entry(
         lambda known: bilevel.ValueFunctionPenalty(scaled(known, 0.2), variant="bome"),
         "descent",

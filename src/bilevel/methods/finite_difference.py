@@ -74,7 +74,7 @@ def central_difference(
 ) -> Tensors:
     """∂/∂φ <∇L(θ, φ), u> for the direction u by two gradients, `epsilon` to either side along u / ‖u‖."""
     length = tree.norm(direction)
-    unit = tree.scale(direction, epsilon / torch.where(length > 0, length, 1.0))
+    unit = tree.scale(direction, epsilon / torch.where(length == 0, 1.0, length))
     right = hyper_gradient(loss, tree.add(params, unit), hyper)
     left = hyper_gradient(loss, tree.add(params, unit, -1.0), hyper)
     return tree.scale(tree.add(right, left, -1.0), length / (2 * epsilon))

@@ -106,15 +106,18 @@ def _step(
     def push(tangents: _Tangents) -> tuple[tuple[Tensors, _Moments], tuple[Tensors, _Moments]]:
         return jvp(forward, (params, state.moments, hyper), tangents)
 
-    # The point itself comes out of the same pass as its tangents, unbatched: dropout is one mask for all of them.
+    # The point itself comes out of the same pass as its tangents, so that dropout is one mask for all of them; vmap
+    # gives it as an expanded view of one copy. (out_dims=None would say so, but fails under an outer vmap.)
     after: tuple[Tensors, _Moments] | None = None
     moved: list[_Tangents] = []
     random = torch.get_rng_state()
     for tangents in chunks:
         torch.set_rng_state(random)
-        after, (by_params, by_moments) = vmap(push, out_dims=(None, 0))(tangents)
+        after, (by_params, by_moments) = vmap(push)(tangents)
         by_params = tree.like(by_params, params)
         by_moments = {name: tree.like(moment, params) for name, moment in by_moments.items()}
         moved.append((by_params, by_moments, tangents[2]))
     assert after is not None
-    return after[0], State(state.step + 1, after[1]), moved
+    first = {name: tensor[0] for name, tensor in after[0].items()}
+    moments = {name: {key: tensor[0] for key, tensor in moment.items()} for name, moment in after[1].items()}
+    return first, State(state.step + 1, moments), moved

@@ -111,7 +111,7 @@ class ValueFunctionPenalty:
         q_hyper = _difference(losses, params, z, hyper)
         square = tree.dot(q_params, q_params) + tree.dot(q_hyper, q_hyper)
         along = tree.dot(by_params, q_params) + tree.dot(by_hyper, q_hyper)
-        ratio = torch.where(square > 0, along / torch.where(square > 0, square, 1.0), self.barrier)
+        ratio = torch.where(square == 0, self.barrier, along / torch.where(square == 0, 1.0, square))
         multiplier = (self.barrier - ratio).clamp(min=0.0)
         move = tree.add(by_params, q_params, multiplier)
         total = tree.add(by_hyper, q_hyper, multiplier)

@@ -88,5 +88,5 @@ class Adam:
 
 def _sqrt(value: Tensor) -> Tensor:
     # where twice: the inner one keeps the infinite derivative at 0 out of the product inf * 0 = NaN.
-    positive = value > 0
-    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
+    zero = value == 0  # not "> 0", which would turn NaN into 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, value).sqrt())

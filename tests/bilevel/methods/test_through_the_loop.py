@@ -1,0 +1,136 @@
+"""The exact methods against one autograd graph through the loop, for every optimizer and option."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import bilevel
+from bilevel import testing
+
+
+def lr(hyper: dict[str, torch.Tensor]) -> torch.Tensor:
+    return hyper["lr"]
+
+
+def decay(hyper: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(zip(("first", "bias", "second"), hyper["decay"], strict=True))
+
+
+OPTIMIZERS = {
+    "sgd": bilevel.SGD(lr=lr),
+    "decay": bilevel.SGD(lr=lr, weight_decay=decay),
+    "momentum": bilevel.SGD(lr=lr, momentum=0.9),
+    "dampening": bilevel.SGD(lr=lr, momentum=0.9, dampening=0.3, weight_decay=decay),
+    "nesterov": bilevel.SGD(lr=lr, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "maximize": bilevel.SGD(lr=0.01, maximize=True),
+    "adam": bilevel.Adam(lr=lr),
+    "adam_l2": bilevel.Adam(lr=0.05, betas=(0.8, 0.9), weight_decay=decay),
+    "amsgrad": bilevel.Adam(lr=0.05, amsgrad=True),
+    "adamw": bilevel.AdamW(lr=lr, weight_decay=decay),
+}
+
+
+def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert testing.relative_error(found, expected) <= 1e-10
+    for name, tensor in expected.items():  # a small block must be right too, not only the largest
+        torch.testing.assert_close(found[name], tensor, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda optimizer, clip_norm: bilevel.Unrolled(optimizer, clip_norm=clip_norm),
+        lambda optimizer, clip_norm: bilevel.Unrolled(optimizer, clip_norm=clip_norm, product="vjp"),
+        lambda optimizer, clip_norm: bilevel.ForwardMode(optimizer, clip_norm=clip_norm, chunk_size=6),
+    ],
+    ids=["jvp", "vjp", "forward"],
+)
+def test_several_steps(
+    net: Any, build: Callable[..., bilevel.Method], optimizer: bilevel.Optimizer, clip_norm: float | None
+) -> None:
+    arguments = (net.problem, net.params, net.hyper, net.inner_batches[:3], net.outer_batch)
+    expected = testing.through_the_loop(*arguments, optimizer=optimizer, clip_norm=clip_norm)
+    agree(bilevel.hypergradient(*arguments, method=build(optimizer, clip_norm)).grad, expected)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+@pytest.mark.parametrize("product", ["jvp", "vjp"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_one_step_from_the_middle_of_a_run(
+    net: Any, optimizer: bilevel.Optimizer, product: str, clip_norm: float | None
+) -> None:
+    warm = bilevel.hypergradient(
+        net.problem, net.params, net.hyper, net.inner_batches[:2], net.outer_batch, method=bilevel.Unrolled(optimizer)
+    )
+    arguments = (net.problem, warm.params, net.hyper, net.inner_batches[2:3], net.outer_batch)
+    method = bilevel.OneStep(optimizer, product=product, clip_norm=clip_norm)
+    result = bilevel.hypergradient(*arguments, method=method, state=warm.state)
+    expected = testing.through_the_loop(*arguments, optimizer=optimizer, clip_norm=clip_norm, state=warm.state)
+    agree(result.grad, expected)
+    assert result.state.step == 3
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 9])
+def test_checkpoints_change_nothing(net: Any, every: int) -> None:
+    arguments = (net.problem, net.params, net.hyper, net.inner_batches, net.outer_batch)
+    plain = bilevel.hypergradient(*arguments, method=bilevel.Unrolled(OPTIMIZERS["adamw"]))
+    method = bilevel.Unrolled(OPTIMIZERS["adamw"], checkpoint_every=every)
+    again = bilevel.hypergradient(*arguments, method=method)
+    assert all(torch.equal(again.grad[name], tensor) for name, tensor in plain.grad.items())
+    assert all(torch.equal(again.params[name], tensor) for name, tensor in plain.params.items())
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_truncation_differentiates_the_last_steps_only(net: Any, every: int | None) -> None:
+    optimizer = OPTIMIZERS["momentum"]
+    head = bilevel.hypergradient(
+        net.problem, net.params, net.hyper, net.inner_batches[:3], net.outer_batch, method=bilevel.Unrolled(optimizer)
+    )
+    tail = (net.problem, head.params, net.hyper, net.inner_batches[3:], net.outer_batch)
+    expected = testing.through_the_loop(*tail, optimizer=optimizer, state=head.state)
+    result = bilevel.hypergradient(
+        net.problem,
+        net.params,
+        net.hyper,
+        net.inner_batches,
+        net.outer_batch,
+        method=bilevel.Unrolled(optimizer, truncate=2, checkpoint_every=every),
+    )
+    agree(result.grad, expected)
+
+
+def test_two_halves_are_the_whole_trajectory(net: Any) -> None:
+    method = bilevel.Unrolled(OPTIMIZERS["adam"])
+    rest = (net.outer_batch,)
+    whole = bilevel.hypergradient(net.problem, net.params, net.hyper, net.inner_batches, *rest, method=method)
+    half = bilevel.hypergradient(net.problem, net.params, net.hyper, net.inner_batches[:2], *rest, method=method)
+    other = bilevel.hypergradient(
+        net.problem, half.params, net.hyper, net.inner_batches[2:], *rest, method=method, state=half.state
+    )
+    assert all(torch.equal(other.params[name], tensor) for name, tensor in whole.params.items())
+    assert other.state.step == whole.state.step == 5
+
+
+def test_dropout_is_one_function_over_all_passes(net: Any) -> None:
+    def inner(params: dict[str, torch.Tensor], hyper: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
+        kept = {name: torch.nn.functional.dropout(tensor, 0.3) for name, tensor in params.items()}
+        return net.problem.inner(kept, hyper, batch)
+
+    problem = bilevel.Bilevel(inner, net.problem.outer)
+    arguments = (problem, net.params, net.hyper, net.inner_batches, net.outer_batch)
+    optimizer = OPTIMIZERS["momentum"]
+    torch.manual_seed(1)
+    expected = testing.through_the_loop(*arguments, optimizer=optimizer)
+    after = torch.get_rng_state()
+    for method in (
+        bilevel.Unrolled(optimizer),
+        bilevel.Unrolled(optimizer, product="vjp", checkpoint_every=2),
+        bilevel.ForwardMode(optimizer, chunk_size=5),
+    ):
+        torch.manual_seed(1)
+        agree(bilevel.hypergradient(*arguments, method=method).grad, expected)
+        assert torch.equal(torch.get_rng_state(), after)

@@ -30,19 +30,23 @@ class Reference:
     gradients: list[dict[Tensor, Tensor]] = field(default_factory=list)
 
     @staticmethod
-    def take(losses: Tensor, parameters: Sequence[Tensor], leaves: Sequence[Tensor]) -> Reference:
-        """One backward pass for each of the two examples, keeping the graph; `leaves` own the .grad."""
+    def take(losses: Tensor, parameters: Sequence[Tensor]) -> Reference:
+        """One backward pass for each of the two examples, keeping the graph."""
         reference = Reference(tuple(sorted({0, len(losses) - 1})))
-        before = [None if p.grad is None else p.grad._version for p in leaves]
         for example in reference.examples:
             grads = torch.autograd.grad(losses[example], parameters, retain_graph=True, allow_unused=True)
-            if before != [None if p.grad is None else p.grad._version for p in leaves]:
-                raise RuntimeError(
-                    "torch.autograd.grad wrote into .grad: reentrant gradient checkpointing, which hides its parameters "
-                    "from every hypergradient; checkpoint with use_reentrant=False"
-                )
             reference.gradients.append({p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
         return reference
+
+    def refuse_hidden(self, names: Mapping[Tensor, str], before: Mapping[Tensor, int]) -> None:
+        """Raise where the weighted pass wrote a gradient that torch.autograd.grad does not see."""
+        for parameter, name in names.items():
+            written = parameter.grad is not None and before.get(parameter) != parameter.grad._version
+            if written and not any(parameter in gradients for gradients in self.gradients):
+                raise RuntimeError(
+                    f"{name}: has a gradient that torch.autograd.grad does not see, so the outer gradient would miss it; "
+                    "this is reentrant gradient checkpointing: checkpoint with use_reentrant=False"
+                )
 
     def product(self, cotangent: Mapping[Tensor, Tensor], parameter: Tensor | None = None) -> Tensor:
         """<u, ∇ℓ_i> over all parameters, or over one, for the examples kept: (E,)."""

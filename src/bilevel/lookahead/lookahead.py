@@ -167,7 +167,7 @@ class Lookahead:
         if not self._checked and not self._batches:
             copies = batch.recorder.copies if isinstance(batch.recorder, DoubleBackward) else None
             inputs = self._parameters if copies is None else [copies[p] for p in self._parameters]
-            batch.reference = Reference.take(losses, inputs, self._parameters)
+            batch.reference = Reference.take(losses, inputs)
             if copies is not None:
                 batch.reference.gradients = [
                     {p: g[copies[p]] for p in self._parameters if copies[p] in g} for g in batch.reference.gradients
@@ -181,12 +181,15 @@ class Lookahead:
         batch.used = _away_from_zero(used)
         batch.recorder.maps = RowMaps(batch.recorder.rows, len(losses))
         batch.recorder.recording = True
+        written = {p: p.grad._version for p in self._parameters if p.grad is not None}
         try:
             self._scaled((batch.used * losses).sum()).backward()
         finally:
             batch.recorder.recording = False
         batch.scale = self.scaler.get_scale() if self.scaler else 1.0
         batch.recorder.verify_covered()
+        if batch.reference is not None:
+            batch.reference.refuse_hidden(self._names, written)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         return self.scaler.scale(loss) if self.scaler else loss

@@ -24,7 +24,8 @@ __all__ = ["clean_steps", "protected_spans", "split_question", "split_steps"]
 _CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"十": 10}
 _CIRCLED = {chr(0x2460 + i): i + 1 for i in range(20)}
 
-_DECOR = r"[ \t]*(?:(?:#{1,6}|>|\*\*|__|[-*•])[ \t]*)*"
+# What may stand before a marker; one class of characters, since nested repeats would backtrack without end.
+_DECOR = r"[ \t#>*_•\-]{0,16}"
 _STEP = re.compile(
     rf"^{_DECOR}(?:(?:step|STEP|Step)[ \t]*(?P<n>\d{{1,3}})(?=[ \t]*(?:[:：.)、\-–—*(]|$))"
     r"|(?:步骤|步驟)[ \t]*(?P<c>\d{1,3}|[一二三四五六七八九十]{1,3})"
@@ -50,7 +51,7 @@ _CONCLUSION = re.compile(
     r"(?:(?:Therefore|Thus|Hence|So|In conclusion|In summary|Finally|Overall)\b|因此|所以|综上))"
 )
 _HEADING = re.compile(
-    r"(?:#{1,6}[ \t]+[^\n]*|\*\*[^\n*]+\*\*:?|__[^\n_]+__:?|\[[A-Za-z ]{1,40}\]|<[a-z]{1,20}>"
+    r"(?:(?!####[ \t]*[-+$\d])#{1,6}[ \t]+[^\n]*|\*\*[^\n*]+\*\*:?|__[^\n_]+__:?|\[[A-Za-z ]{1,40}\]|<[a-z]{1,20}>"
     r"|(?:step|Step)[ \t]*\d+[:.)]?|[-*_]{3,})",
     re.IGNORECASE,
 )
@@ -58,13 +59,14 @@ _FORMULA_START = re.compile(r"[ \t]*(?:\\\[|\$\$|\\begin\{|```)")
 
 # Each pattern holds one kind of span in which no step begins. An opened fence runs on to the end of the text.
 _SPANS = (
-    re.compile(r"^[ \t]*(```|~~~)[^\n]*\n(?:.*?^[ \t]*\1[ \t\r]*$|.*\Z)", re.MULTILINE | re.DOTALL),
-    re.compile(r"\\\[.*?\\\]", re.DOTALL),
-    re.compile(r"\\\((?:(?!\n[ \t\r]*\n).)*?\\\)", re.DOTALL),
+    re.compile(r"(```|~~~)[^\n`]*\n(?:.*?\1|.*\Z)", re.DOTALL),
+    # A second opening ends the search for the end of the first: formulas do not nest, and time stays linear.
+    re.compile(r"(?<!\\)\\\[(?:[^\\]|\\[^\[\]])*\\\]"),
+    re.compile(r"(?<!\\)\\\((?:[^\\\n]|\\[^()]|\n(?![ \t\r]*\n))*\\\)"),
     re.compile(r"\\begin\{([A-Za-z*]{1,20})\}.*?\\end\{\1\}", re.DOTALL),
     re.compile(r"(?<!\\)\$\$.*?(?<!\\)\$\$", re.DOTALL),
     # A dollar opens a formula only directly before what it holds, and closes it directly after: "$5 and $6" is money.
-    re.compile(r"(?<![\\$])\$(?![\s$])(?:(?!\n[ \t\r]*\n)[^$]){0,2000}?(?<![\s\\])\$(?![\d$])"),
+    re.compile(r"(?<![\\$])\$(?![\s$])(?:[^$\n]|\n(?![ \t\r]*\n)){0,2000}?(?<![\s\\])\$(?![\d$])"),
     re.compile(r"`[^`\n]+`"),
 )
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}

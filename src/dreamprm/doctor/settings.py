@@ -52,6 +52,8 @@ def parse_settings(arguments: Sequence[str]) -> DoctorSettings:
             raise ValueError(f"{argument!r} is no setting; write name=value, e.g. data.path=train.jsonl")
         if name == "on_bad_row":
             argument = f"{name}={value.upper()}"
+        elif value == "-":
+            argument = f"{name}='-'"  # a bare dash would begin a list
         try:
             schema = OmegaConf.merge(schema, OmegaConf.from_dotlist([argument]))
         except OmegaConfBaseException as error:

@@ -253,7 +253,7 @@ def _samples() -> dict[str, Sample]:
                 "subject": "arithmetic",
                 "image": "images/1.jpg",
             },
-            (("question",), ("subject",), ("options",)),
+            (("question",), ("subject",), ("id",)),
             ("image",),
         ),
         "mmmu": Sample(

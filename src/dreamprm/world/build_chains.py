@@ -49,7 +49,7 @@ class Share:
 
 PLAN: dict[str, Share] = {
     "train": Share(600, 200, 2),
-    "cold": Share(900, 0, 2),
+    "cold": Share(750, 0, 2),
     "meta": Share(40, 0, 4),
     "test": Share(50, 0, 8),
 }

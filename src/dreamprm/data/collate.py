@@ -207,7 +207,7 @@ class Collator:
             return dict(tokenizer(text, verbose=False, **options))
         if images and self.images_kwargs:
             options["images_kwargs"] = dict(self.images_kwargs)
-        return dict(self.processor(text=[text], images=images or None, **options))
+        return dict(self.processor(text=[text], images=[images] if images else None, **options))
 
     def _open(self, image: Image) -> Any:
         import PIL.Image

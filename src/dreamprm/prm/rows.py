@@ -38,15 +38,22 @@ def _tiles(processor: Any, examples: Stacks) -> dict[str, list[int]]:
 
 
 def _patches(processor: Any, examples: Stacks) -> dict[str, list[int]]:
-    """Qwen-VL: the patches of all images stand in one row without a batch dimension; the mergers join them."""
-    rows = [len(stack["pixel_values"]) if "pixel_values" in stack else 0 for stack in examples]
-    merged = [count // processor.image_processor.merge_size**2 for count in rows]
-    return {"visual": rows, "visual.merger": merged, "visual.deepstack_merger_list": merged}
+    """Qwen-VL: the patches of all images stand in one row without a batch dimension (Lookahead merges them itself)."""
+    return {"visual": [len(stack["pixel_values"]) if "pixel_values" in stack else 0 for stack in examples]}
+
+
+def _padded_tiles(processor: Any, examples: Stacks) -> dict[str, list[int]]:
+    """LLaVA-OneVision: (images, tiles, …) before padding; tiles only where an example has one image. Each image is
+    followed by the newline parameter once."""
+    images = [len(stack["pixel_values"]) if "pixel_values" in stack else 0 for stack in examples]
+    tiles = [stack["pixel_values"].shape[1] if count == 1 else count for stack, count in zip(examples, images)]
+    return {"vision_tower": tiles, "multi_modal_projector": tiles, "image_newline": images}
 
 
 _FAMILIES: dict[str, Callable[[Any, Stacks], dict[str, list[int]]]] = {
     "AyaVisionProcessor": _tiles,
     "InternVLProcessor": _tiles,
+    "LlavaOnevisionProcessor": _padded_tiles,
     "Qwen2VLProcessor": _patches,
     "Qwen2_5_VLProcessor": _patches,
     "Qwen3VLProcessor": _patches,

@@ -68,9 +68,30 @@ def _plain_model(prm: PRM) -> Any:
     if prm.transformer is model:
         return model
     copied = copy.deepcopy(model)
-    if getattr(prm.transformer, "is_quantized", False):
-        copied.base_model.model = copied.get_base_model().dequantize()
-    return copied.merge_and_unload()
+    return _dequantized(copied) if getattr(prm.transformer, "is_quantized", False) else copied.merge_and_unload()
+
+
+@torch.no_grad()
+def _dequantized(model: Any) -> Any:
+    """A quantized base made full-width again, plus the low-rank products of its adapters.
+
+    peft's own merge would quantize the sum, and the scores would no longer be those of the model that was trained.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    if any(getattr(layer, "lora_variant", None) for layer in layers.values()):
+        raise ValueError("variants of LoRA (DoRA …) on a quantized base cannot be merged exactly; use plain LoRA")
+    products = {
+        name: [layer.get_delta_weight(adapter) for adapter in layer.active_adapters if adapter in layer.lora_A]
+        for name, layer in layers.items()
+    }
+    plain = model.unload().dequantize()
+    for name, parts in products.items():
+        weight = plain.get_submodule(name).weight
+        for part in parts:
+            weight += part.to(weight.dtype)
+    return plain
 
 
 @contextlib.contextmanager

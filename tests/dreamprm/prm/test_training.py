@@ -75,3 +75,27 @@ def test_adapters_are_merged_into_the_folder(build_internvl, tiny_processor, rec
         torch.testing.assert_close(prm.step_scores(batch), expected, atol=0, rtol=0)
         with model.disable_adapter():
             assert (prm.step_scores(batch) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_adapters_on_a_four_bit_base_become_a_full_model(build_internvl, tiny_processor, records, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import BitsAndBytesConfig
+
+    PRM(build_internvl(), tiny_processor).save_pretrained(tmp_path / "base")
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    prm = PRM.from_pretrained(tmp_path / "base", quantization_config=four_bit)
+    prm.model = get_peft_model(prm.model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    prm.eval()
+    for name, parameter in prm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    batch = prm.collator()(records)
+    with torch.no_grad():
+        expected = prm.step_scores(batch)
+        prm.save_pretrained(tmp_path / "prm")
+        again = PRM.from_pretrained(tmp_path / "prm")
+        # The dequantized weights are kept, so only the order of sums differs.
+        torch.testing.assert_close(again.step_scores(again.collator()(records)), expected, atol=1e-4, rtol=0)
+    assert not getattr(again.transformer, "is_quantized", False)
+    assert prm.transformer.is_quantized

@@ -79,7 +79,7 @@ def _dequantized(model: Any) -> Any:
     """
     from peft.tuners.lora import LoraLayer
 
-    layers = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    layers: dict[str, Any] = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
     if any(getattr(layer, "lora_variant", None) for layer in layers.values()):
         raise ValueError("variants of LoRA (DoRA …) on a quantized base cannot be merged exactly; use plain LoRA")
     products = {

@@ -111,8 +111,9 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
         options["attn_implementation"] = settings.attention
     if settings.quantize is not Quantize.none:
         options["quantization_config"] = _quantization(settings.quantize)
-    if settings.layout is not None:
-        options["prompt"] = Prompt(layout=settings.layout.name)
+    if settings.layout is not None or settings.question is not None:
+        layout = "turns" if settings.layout is None else settings.layout.name
+        options["prompt"] = Prompt(layout=layout, question=settings.question)
     try:
         prm = PRM.from_pretrained(
             path,

@@ -169,6 +169,7 @@ class ModelConfig:
     head: Head = Head.auto
     needs: str = ""
     layout: Layout | None = None
+    question: str | None = None
     quantize: Quantize = Quantize.none
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze_vision: bool = False
@@ -196,12 +197,13 @@ class ColdConfig:
     accumulate: int = 1
     clip_norm: float | None = 1.0
     dense_weight: float = 0.5
+    dense_batch_size: int = 64
     num_examples: int | None = None
     optimizer: OptimizerSettings = field(default_factory=AdamW)
     schedule: ScheduleSettings = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "accumulate", "clip_norm", "num_examples")
+        _positive(self, "batch_size", "accumulate", "clip_norm", "num_examples", "dense_batch_size")
         _not_negative(self, "updates", "dense_weight")
 
 
@@ -224,10 +226,15 @@ class InnerConfig:
 
 @dataclass
 class OuterConfig:
-    """The outer problem: choose the weigher so that the updated PRM judges the meta set well, every `every` updates."""
+    """The outer problem: choose the weigher so that the updated PRM judges the meta set well, every `every` updates.
+
+    `begin`: inner updates before the first outer one. Adam's first steps are signs, whose derivative is a matter of the
+    smallest gradients: with one chain a batch in bf16 these are rounding noise.
+    """
 
     batch_size: int = 128
     every: int = 1
+    begin: int = 1
     aggregate: Aggregate = Aggregate.mean
     loss: OuterLoss = OuterLoss.mse
     clip_norm: float | None = 1.0
@@ -237,6 +244,7 @@ class OuterConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size", "every", "clip_norm", "max_not_finite")
+        _not_negative(self, "begin")
 
 
 @dataclass

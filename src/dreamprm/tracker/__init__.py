@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from dreamprm.config.errors import UserError
 from dreamprm.config.schema import TrackerConfig, TrackerKind
 
-__all__ = ["Tracker", "open_tracker"]
+__all__ = ["Tracker", "open_tracker", "require_tracker"]
 
 
 class Tracker(Protocol):
@@ -18,21 +18,25 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-def open_tracker(settings: TrackerConfig, run_dir: Path, name: str, config: dict[str, Any]) -> Tracker | None:
-    """The tracker of the settings, None for `kind: none`.
-
-    Raises UserError when its package is not installed, with the command that installs it.
-    """
+def require_tracker(settings: TrackerConfig) -> None:
+    """Raises UserError when the tracker's package is not installed, with the command that installs it."""
     if settings.kind is TrackerKind.none:
-        return None
-    package = {"tensorboard": "tensorboard"}.get(settings.kind.name, settings.kind.name)
+        return
+    package = settings.kind.name
     try:
         importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"tracker={settings.kind.name} needs the package {package}, which is not installed: "
-            f"pip install 'dreamprm[{settings.kind.name}]', or tracker=none"
+            f"tracker={package} needs the package {package}, which is not installed: "
+            f"pip install 'dreamprm[{package}]', or tracker=none"
         ) from error
+
+
+def open_tracker(settings: TrackerConfig, run_dir: Path, name: str, config: dict[str, Any]) -> Tracker | None:
+    """The tracker of the settings, None for `kind: none`."""
+    require_tracker(settings)
+    if settings.kind is TrackerKind.none:
+        return None
     if settings.kind is TrackerKind.tensorboard:
         from dreamprm.tracker.tensorboard import TensorBoardTracker
 

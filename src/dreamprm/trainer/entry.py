@@ -24,11 +24,10 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
 
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.
-    from transformers.utils.logging import disable_progress_bar
-
+    from dreamprm.trainer.progress import only_our_bars
     from dreamprm.trainer.run import train
 
-    disable_progress_bar()  # one bar at a time, and ours says what is being done
+    only_our_bars()
 
     if train(settings) is None:
         sys.exit(STOPPED)

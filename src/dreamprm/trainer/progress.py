@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-__all__ = ["Reporter", "say"]
+__all__ = ["Reporter", "only_our_bars", "say"]
 
 _LINES_PER_PHASE = 20
 _SHORT = {
@@ -29,6 +29,13 @@ def say(text: str) -> None:
     """One line to the user, in place beside a live bar."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def only_our_bars() -> None:
+    """Turn off the progress bars of transformers: one bar at a time, and ours says what is being done."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 class Reporter:

@@ -13,7 +13,7 @@ from dreamprm.config.errors import UserError
 from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.report import print_results, write_report
-from dreamprm.tracker import open_tracker
+from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
 from dreamprm.trainer.data import RunData, check_needs, load_data
 from dreamprm.trainer.dense import world_dense_loss
@@ -35,6 +35,7 @@ def train(settings: TrainConfig) -> Path | None:
     """
     began = time.monotonic()
     check_needs(settings)
+    require_tracker(settings.tracker)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)

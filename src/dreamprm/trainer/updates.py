@@ -30,23 +30,22 @@ def cold_update(run: Run) -> dict[str, float]:
     rows = run.samplers["cold"].draw(total)
     optimizer.zero_grad()
     losses: list[Tensor] = []
-    dense: list[Tensor] = []
     for micro in _pieces(rows, settings.batch_size):
         batch = run.batch(run.cold, micro)
         with run.autocast():
             each = _inner_losses(run, batch, run.prm(batch))
             loss = each.sum() / total
-            if run.dense_loss is not None and settings.dense_weight > 0:
-                beside = run.dense_loss(run.prm, _dense_seed(run, len(losses)), len(micro))
-                dense.append(beside.detach())
-                loss = loss + settings.dense_weight * beside * (len(micro) / total)
         loss.backward()
         losses.append(each.detach())
+    numbers = {"loss": torch.cat(losses).mean().item(), "lr": lr}
+    if run.dense_loss is not None and settings.dense_weight > 0:
+        # Another seed for every update: nothing about the stream of captions has to be saved.
+        with run.autocast():
+            dense = run.dense_loss(run.prm, run.settings.seed * 1_000_003 + run.update, settings.dense_batch_size)
+        (settings.dense_weight * dense).backward()
+        numbers["dense_loss"] = dense.item()
     _clip(list(run.trainable().values()), settings.clip_norm)
     optimizer.step()
-    numbers = {"loss": torch.cat(losses).mean().item(), "lr": lr}
-    if dense:
-        numbers["dense_loss"] = torch.stack(dense).mean().item()
     return numbers
 
 
@@ -56,7 +55,7 @@ def bilevel_update(run: Run) -> dict[str, float]:
     g = sum_i w_i(phi)/B grad l_i(theta);  theta' = optimizer(theta, clip(g));  phi follows dF(theta')/dphi
     """
     settings, update = run.settings, run.update - run.num_cold
-    outer_now = run.learns_weights and (update + 1) % settings.outer.every == 0
+    outer_now = run.learns_weights and update >= settings.outer.begin and (update + 1) % settings.outer.every == 0
     assert run.inner_optimizer is not None, "the phase builds its optimizer"
     inner = settings.inner
     lr = set_lr(run.inner_optimizer, inner.optimizer.lr, inner.schedule, update, inner.updates)
@@ -134,11 +133,6 @@ def _inner_losses(run: Run, batch: Batch, logits: Tensor) -> Tensor:
             "the last checkpoint is from before this update"
         )
     return losses
-
-
-def _dense_seed(run: Run, piece: int) -> int:
-    """Another seed for every piece of every update, so that nothing about the stream has to be saved."""
-    return (run.settings.seed * 1_000_003 + run.update) * 1_009 + piece
 
 
 def _pieces(rows: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -1,0 +1,68 @@
+"""What a user meets at the command line: clear refusals with code 2, from any folder, one run per combination."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from dreamprm.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("weigher.hiden=3", "weigher.hiden: no such setting; weigher allows kind, target, features, hidden"),
+        ("+experiment=nope", "'experiment/nope'; options of 'experiment': clean_only domain_table"),
+        ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_a_wrong_setting_is_one_message(argument: str, message: str, tmp_path: Path) -> None:
+    done = _run("train", argument, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_an_unknown_command_names_those_there_are(tmp_path: Path) -> None:
+    done = _run("trian", folder=tmp_path)
+    assert done.returncode == 2
+    assert "none of train, sample, label, score, select, evaluate, doctor, report" in done.stderr
+
+
+def test_multirun_over_seeds_writes_below_its_run_dirs_only(tmp_path: Path) -> None:
+    done = _run(
+        "train",
+        "-m",
+        "+experiment=no_selection",
+        "seed=0,1",
+        "data.num_chains=6",
+        "meta.num_chains=4",
+        "cold.updates=0",
+        "inner.updates=1",
+        "inner.batch_size=2",
+        "evaluate.num_questions=1",
+        "evaluate.num_resamples=2",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("results.json"))
+    assert found == ["runs/no_selection/seed0", "runs/no_selection/seed1"]
+    assert json.loads((tmp_path / "runs/no_selection/seed1/results.json").read_text())["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_checkout_has_the_same_commands() -> None:
+    from dreamprm.cli import COMMANDS
+
+    for name in COMMANDS:
+        assert f'entry("{name}")' in (ROOT / "src" / f"{name}.py").read_text()

@@ -330,6 +330,10 @@ def _chain(function: Callable[..., Any], tape: Tape, args: tuple[Any, ...], kwar
     leaves, spec = pytree.tree_flatten((args, kwargs))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracked)]
     tracked = leaves[places[0]]
+    if function.__name__ in ("to", "type_as"):  # another tensor lends its dtype and device only
+        leaves = [
+            leaf.new_empty(0) if isinstance(leaf, Tensor) and not isinstance(leaf, Tracked) else leaf for leaf in leaves
+        ]
     if len(places) > 1 or any(
         isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves if leaf is not tracked
     ):

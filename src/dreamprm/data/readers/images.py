@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -37,6 +37,16 @@ def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)
 
 
+@lru_cache(maxsize=1024)
+def _absolute(folder: str) -> str:
+    return os.path.abspath(folder)
+
+
+def _below(path: str, folder: str) -> bool:
+    """Whether a normal path is the folder or lies below it."""
+    return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
+
+
 def safe_path(name: str, root: Path, *, follow_links: bool = False) -> Path:
     """`root / name`, checked to stay below `root`: no `..` beyond it, no other absolute path, no link that leads out.
 
@@ -47,10 +57,9 @@ def safe_path(name: str, root: Path, *, follow_links: bool = False) -> Path:
         raise ImageError(f"not a path of a file: {name[:60]!r}")
     if "://" in name[:16]:
         raise ImageError(f"is an address, not a file: {name[:80]!r}; download the images first")
-    pure = PurePosixPath(name.replace("\\", "/"))
-    base = os.path.normpath(str(root.absolute()))
-    path = os.path.normpath(os.path.join(base, str(pure)))
-    if os.path.commonpath((base, path)) != base:
+    base = _absolute(str(root))
+    path = os.path.normpath(os.path.join(base, name.replace("\\", "/")))
+    if not _below(path, base):
         raise ImageError(
             f"path {name[:120]!r} leads out of the image root {str(root)!r}; set data.images to the right root"
         )
@@ -59,7 +68,7 @@ def safe_path(name: str, root: Path, *, follow_links: bool = False) -> Path:
     if not follow_links:
         real_base, parent = _real_folder(base), _real_folder(os.path.dirname(path))
         real = os.path.realpath(path) if os.path.islink(path) else os.path.join(parent, os.path.basename(path))
-        if os.path.commonpath((real_base, real)) != real_base:
+        if not _below(real, real_base):
             raise ImageError(
                 f"path {name[:120]!r} follows a link out of {str(root)!r}; data.follow_links=true allows it"
             )

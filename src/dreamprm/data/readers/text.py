@@ -33,6 +33,8 @@ _ANSWER = re.compile(
 _HEADED = re.compile(
     r"(?:^|\n)#{1,6}\s*(?:final\s+)?answer[:.]?\s*\n+\s*([^\n]+)|(?:^|\n)####\s*([^\n]+)", re.IGNORECASE
 )
+_NO_QUESTION = re.compile(r"<image ?\d*>|^\s*#*\s*question:")
+_NO_WORD = re.compile(r"[\W_]+")
 _BARE = re.compile(r"\(?[A-Za-z]\)?[.):]?|[-+]?[\d.,/]+%?|\$?\\boxed\{[^{}]*\}\$?\.?")
 _CHOICE = re.compile(r"(?:choice|option)[ _]?\(?([A-Z])\b\)?|^\(?([A-Z])\)?(?=$|[.):,\s])", re.IGNORECASE)
 
@@ -104,8 +106,12 @@ def extract_answer(text: str) -> str | None:
     boxed = _last_boxed(text)
     if boxed:
         return boxed
-    found = [(m.start(), m[1] or (m[2] if m.lastindex == 2 else "")) for m in _HEADED.finditer(text)]
-    found += [(m.start(), m[1]) for m in _ANSWER.finditer(text)]
+    found: list[tuple[int, str]] = []
+    lowered = text.lower()
+    if "#" in text:
+        found += [(m.start(), m[1] or (m[2] if m.lastindex == 2 else "")) for m in _HEADED.finditer(text)]
+    if "answer" in lowered or "solution" in lowered or "答案" in text:
+        found += [(m.start(), m[1]) for m in _ANSWER.finditer(text)]
     if found:
         answer = max(found)[1].strip().strip("*_$ ").rstrip(".。").strip()
         choice = _CHOICE.match(answer)
@@ -123,8 +129,7 @@ def is_bare_answer(text: str) -> bool:
 
 def fingerprint(question: str) -> str:
     """A name of the question's words alone (no case, spacing, markup, placeholders), so that files can be compared."""
-    body = re.sub(r"<image ?\d*>|^\s*#*\s*question:|^\s*question:", " ", question.lower())
-    words = re.sub(r"[\W_]+", " ", body).strip()
+    words = _NO_WORD.sub(" ", _NO_QUESTION.sub(" ", question.lower())).strip()
     return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

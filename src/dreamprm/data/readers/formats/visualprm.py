@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.rows import Row
+from dreamprm.data.readers.rows import MAX_TEXT, Row
 from dreamprm.data.readers.text import clean_question, extract_answer, group_of
 from dreamprm.data.record import Record
 
@@ -22,36 +22,45 @@ def read_conversation(row: Row) -> tuple[str, tuple[str, ...], tuple[float, ...]
     steps: list[str] = []
     labels: list[float] = []
     for index, item in enumerate(row.list("conversations")):
-        turn = row.at(item, f"conversations[{index}]")
-        speaker, value = turn.text("from"), turn.text("value", blank=True)
+        speaker, value = _turn(row, item, index)
         if speaker == "system":
             continue
         if speaker == "gpt":
             if len(labels) != len(steps) - 1:
-                turn.fail("a verdict must follow its step", "from")
+                row.fail("a verdict must follow its step", f"conversations[{index}].from")
             if value.strip() not in _LABELS:
-                turn.fail(f"must be + or -, is {value[:40]!r}", "value")
+                row.fail(f"must be + or -, is {value[:40]!r}", f"conversations[{index}].value")
             labels.append(_LABELS[value.strip()])
         elif speaker != "human":
-            turn.fail(f"must be system, human or gpt, is {speaker[:40]!r}", "from")
+            row.fail(f"must be system, human or gpt, is {speaker[:40]!r}", f"conversations[{index}].from")
         elif question is None:
             head, _, first = value.partition(_PROCESS)
             if _QUESTION not in head:
-                turn.fail(f"the first human turn must hold {_QUESTION!r}", "value")
+                row.fail(f"the first human turn must hold {_QUESTION!r}", f"conversations[{index}].value")
             question = clean_question(head.partition(_QUESTION)[2])
             if first.strip():
                 steps.append(first.strip())
         else:
             if len(labels) != len(steps):
-                turn.fail("two steps without a verdict between them", "from")
+                row.fail("two steps without a verdict between them", f"conversations[{index}].from")
             if not value.strip():
-                turn.fail("step is empty", "value")
+                row.fail("step is empty", f"conversations[{index}].value")
             steps.append(value.strip())
     if question is None or not steps:
         row.fail("holds no question or no step", "conversations")
     if len(labels) != len(steps):
         row.fail("the last step has no verdict", "conversations")
     return question, tuple(steps), tuple(labels)
+
+
+def _turn(row: Row, item: Any, index: int) -> tuple[str, str]:
+    """(speaker, text) of a turn; good ones are told in one look, since files hold millions of them."""
+    if isinstance(item, dict):
+        speaker, value = item.get("from"), item.get("value")
+        if isinstance(speaker, str) and isinstance(value, str) and len(value) <= MAX_TEXT and value.isascii():
+            return speaker, value
+    turn = row.at(item, f"conversations[{index}]")
+    return turn.text("from"), turn.text("value", blank=True)
 
 
 def _parse(row: Row, context: Context) -> Iterator[Record]:

@@ -12,7 +12,7 @@ __all__ = ["digits_at_risk", "digits_lost"]
 
 _MARKER = re.compile(r"[\s#*_>\-•]*(?:\[[A-Za-z ]+\]\s*)?[\s#*_>\-•]*[(（]?\d{1,2}[.)）、]")
 # The published splitter's idea of a list marker: a number with a dot or bracket and a space, anywhere in a line.
-_CARELESS = re.compile(r"(?<![\d.,])\d{1,3}[.)]\s+")
+_CARELESS = re.compile(r"(?<![\d.,])\d{1,3}[.)][ \t]+(?=\S)")
 
 
 def digits_lost(text: str, turns: Sequence[str]) -> str:

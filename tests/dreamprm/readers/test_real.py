@@ -105,6 +105,11 @@ def test_prmbench(real_data: Path) -> None:
     right = [record for record in records if record.extra["first_error"] is None]
     assert {record.domain for record in right} == {"multi_solutions"}
     assert len(right) == 165
+    names: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        names[record.extra["id"]].add(record.group)
+    assert {len(groups) for groups in names.values()} == {1}, "all rows of a question stand in one group"
+    assert len({record.group for record in records}) == 307
 
 
 def test_the_published_meta_sets(real_data: Path) -> None:

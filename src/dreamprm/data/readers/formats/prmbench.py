@@ -25,6 +25,8 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
     labels: tuple[float | None, ...] = tuple(0.0 if i + 1 in wrong else 1.0 for i in range(len(steps)))
     steps, labels = drop_blank(steps, labels, row, "modified_process")
     domain, original_question = row.text("classification"), row.text("original_question")
+    # `original_question` is rewritten from row to row; `question` is the same in all rows of one.
+    group = group_of(row.text("question", None) or original_question)
     given, reference = row.label_text("idx"), row.label_text("ground_truth")
     first_error = labels.index(0.0) if 0.0 in labels else None
     yield context.record(
@@ -33,7 +35,7 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         steps=steps,
         labels=labels,
         domain=domain,
-        group=group_of(original_question),
+        group=group,
         answer=extract_answer(steps[-1]),
         reference=reference,
         extra={"id": given, "first_error": first_error, "original": False},
@@ -47,7 +49,7 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
             steps=right,
             labels=all_right,
             domain=domain,
-            group=group_of(original_question),
+            group=group,
             answer=extract_answer(right[-1]),
             reference=reference,
             part="original",

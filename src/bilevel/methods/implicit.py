@@ -64,7 +64,7 @@ class Implicit:
         solution = self.solver.solve(matvec, by_params)
         cross = mean([mixed(loss, params, hyper, solution.x, self.product) for loss in losses])
         stats = {
-            "passes": passes + len(losses),
+            "passes": passes + len(losses) * solution.columns,
             "iterations": solution.iterations,
             "residual": solution.residual,
         }

@@ -21,6 +21,8 @@ class Solution:
     iterations: int
     residual: float
     """‖b - (A + damping) x‖ / ‖b‖; 0 where b is 0."""
+    columns: int = 1
+    """Products that one call of matvec made at once, under vmap."""
 
 
 @runtime_checkable

@@ -62,4 +62,4 @@ class Direct:
             status = Status.NEGATIVE_CURVATURE
         elif not bool(regular.all()):
             status = Status.SINGULAR
-        return Solution(unflatten(x), status, b.numel(), relative)
+        return Solution(unflatten(x), status, b.numel(), relative, columns=b.numel())

@@ -73,7 +73,7 @@ class Nystrom:
         status = Status.CONVERGED if relative <= self.tolerance else Status.ITERATION_LIMIT
         if float(eigenvalues.min()) + self.damping < slack:
             status = Status.NEGATIVE_CURVATURE
-        return Solution(solution, status, rank, relative)
+        return Solution(solution, status, rank, relative, columns=rank)
 
     def _sketch(self, like: Tensor, rank: int) -> Tensor:
         # float64 on the CPU, so that the sketch depends on neither device nor dtype.

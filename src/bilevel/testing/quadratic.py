@@ -1,5 +1,7 @@
 """Both levels quadratic, solved by linear algebra."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def quadratic(
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
     basis = qr(normal(n, n))[0]
-    eigenvalues = torch.logspace(0, torch.log10(torch.tensor(condition)).item(), n, dtype=torch.float64)
+    eigenvalues = torch.logspace(0, math.log10(condition), n, dtype=torch.float64)
     a_matrix = (basis * eigenvalues) @ basis.mT
     c, e, a, t, x, z = normal(m, n), 0.3 * normal(m, n), normal(n), normal(n), normal(m), normal(n)
     rate = 1.0 / condition

@@ -62,6 +62,7 @@ def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: 
         given["num_examples"] = num_examples
     elif isinstance(settings, InstanceNet):
         given |= {"num_domains": num_domains, "features": settings.features.name}
+        del given["detach"]  # the trainer cuts the features, not the net
     try:
         return locate(settings.target)(**given)
     except (ValueError, TypeError) as error:

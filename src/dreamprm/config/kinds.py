@@ -161,6 +161,7 @@ class InstanceNet(WeigherSettings):
     target: str = "dreamprm.weigher.InstanceNet"
     features: Features = Features.label_aware
     hidden: int = 32
+    detach: bool = True
     low: float = 0.0
     high: float | None = None
     activation: str = "leaky_relu"

@@ -51,17 +51,18 @@ def _train_phase(
     run.prm.train()
     with Reporter(phase, end - first, run.update - first) as report:
         while run.update < end:
-            began = time.monotonic()
+            began, before = time.monotonic(), run.update
             numbers = one_update(run)
             _count_seconds(run, phase, time.monotonic() - began)
-            if run.update % settings.log_every == 0 or run.update + 1 == end:
+            if run.update % settings.log_every == 0 or run.update + 1 >= end:
                 metrics.write(run.update, phase, numbers)
                 if tracker is not None:
                     tracker.log(run.update, numbers)
             run.update += 1
             report.update(run.update - first, numbers)
-            asked = stop.asked or run.update == settings.stop_at
-            due = settings.checkpoint.every and run.update % settings.checkpoint.every == 0
+            asked = stop.asked or (settings.stop_at is not None and before < settings.stop_at <= run.update)
+            every = settings.checkpoint.every
+            due = every and run.update // every > before // every
             if asked or due or run.update == run.num_updates:
                 save_checkpoint(run.folder / "checkpoints", run.update, run.state_dict(), keep=settings.checkpoint.keep)
             if asked and run.update < run.num_updates:

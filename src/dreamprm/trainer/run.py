@@ -24,6 +24,7 @@ from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.phases import enter_phase, train_phases
 from dreamprm.trainer.progress import say
 from dreamprm.trainer.state import Run
+from dreamprm.trainer.unrolled import check_unrolled
 
 __all__ = ["build_run", "train"]
 
@@ -35,6 +36,7 @@ def train(settings: TrainConfig) -> Path | None:
     """
     began = time.monotonic()
     check_needs(settings)
+    check_unrolled(settings)
     require_tracker(settings.tracker)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

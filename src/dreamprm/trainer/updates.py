@@ -16,6 +16,7 @@ from dreamprm.data.collate import Batch
 from dreamprm.loss import example_losses, outer_loss
 from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
+from dreamprm.trainer.unrolled import is_unrolled, unrolled_updates
 from dreamprm.weigher import Features, from_batch, project
 
 __all__ = ["bilevel_update", "cold_update"]
@@ -59,6 +60,11 @@ def bilevel_update(run: Run) -> dict[str, float]:
     assert run.inner_optimizer is not None, "the phase builds its optimizer"
     inner = settings.inner
     lr = set_lr(run.inner_optimizer, inner.optimizer.lr, inner.schedule, update, inner.updates)
+    if is_unrolled(settings) and _window_begins(run, update):
+        numbers, status = unrolled_updates(run, lr)
+        run.update += settings.hypergradient.unroll - 1
+        return numbers | _weigher_update(run, update, status)
+    outer_now = outer_now and not is_unrolled(settings)
     rows = run.samplers["inner"].draw(inner.batch_size * inner.accumulate)
     run.inner_optimizer.zero_grad()
     losses: list[Tensor] = []
@@ -85,21 +91,26 @@ def bilevel_update(run: Run) -> dict[str, float]:
 
 
 def _outer_update(run: Run, update: int) -> dict[str, float]:
-    """The weigher's update; one whose gradient is not finite is counted and left out."""
+    """The hypergradient at the updated parameters, and the weigher's update."""
     outer, optimizer = run.settings.outer, run.outer_optimizer
     assert optimizer is not None, "the phase builds its optimizer"
-    total = max(1, run.settings.inner.updates)
-    set_lr(optimizer, outer.optimizer.lr, outer.schedule, update, total)
     batch = run.batch(run.meta, run.samplers["outer"].draw(outer.batch_size))
     optimizer.zero_grad()
     with run.autocast():
         loss = outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)
     status = run.lookahead.backward_outer(loss)
-    counters = run.counters
-    counters.outer_updates += 1
     numbers = {"outer_loss": loss.item()}
     if "check" in run.lookahead.report:
-        counters.check_cosine = numbers["check_cosine"] = run.lookahead.report["check"]
+        run.counters.check_cosine = numbers["check_cosine"] = run.lookahead.report["check"]
+    return numbers | _weigher_update(run, update, status)
+
+
+def _weigher_update(run: Run, update: int, status: Status) -> dict[str, float]:
+    """Clip, step and project the weigher; an update whose gradient is not finite is counted and left out."""
+    outer, optimizer, counters = run.settings.outer, run.outer_optimizer, run.counters
+    assert optimizer is not None, "the phase builds its optimizer"
+    set_lr(optimizer, outer.optimizer.lr, outer.schedule, update, max(1, run.settings.inner.updates))
+    counters.outer_updates += 1
     gradients = [value.grad for value in run.weigher.parameters() if value.grad is not None]
     if status is Status.NOT_FINITE or not all(_finite(gradient) for gradient in gradients):
         counters.skipped_outer += 1
@@ -109,12 +120,19 @@ def _outer_update(run: Run, update: int) -> dict[str, float]:
                 f"the outer gradient was not finite {counters.skipped_in_a_row} times in a row, up to update "
                 f"{run.update}: lower inner.optimizer.lr, or raise outer.max_not_finite to wait longer"
             )
-        return numbers | {"outer_skipped": 1.0}
+        return {"outer_skipped": 1.0}
     counters.skipped_in_a_row = 0
-    numbers["hypergradient_norm"] = _clip(list(run.weigher.parameters()), outer.clip_norm)
+    norm = _clip(list(run.weigher.parameters()), outer.clip_norm)
     optimizer.step()
     project(run.weigher)
-    return numbers
+    return {"hypergradient_norm": norm}
+
+
+def _window_begins(run: Run, update: int) -> bool:
+    """Whether the next `unroll` updates end with an outer one."""
+    settings, end = run.settings, update + run.settings.hypergradient.unroll
+    fits = end <= settings.inner.updates and end % settings.outer.every == 0
+    return run.learns_weights and update >= settings.outer.begin and fits
 
 
 def _features(run: Run, batch: Batch, logits: Tensor, losses: Tensor) -> Features:

@@ -33,5 +33,5 @@ def test_cosine_and_step_are_torchs() -> None:
 def test_warmup_rises_to_one_and_the_first_update_moves() -> None:
     factors = [lr_factor(Cosine(warmup=0.25), k, 20) for k in range(20)]
     assert factors[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    assert all(one > two for one, two in itertools.pairwise(factors))
+    assert all(one > two for one, two in itertools.pairwise(factors[5:]))
     assert lr_factor(Constant(), 5, 20) == 1.0

@@ -49,9 +49,9 @@ class Share:
 
 PLAN: dict[str, Share] = {
     "train": Share(600, 200, 2),
-    "cold": Share(750, 0, 2),
-    "meta": Share(40, 0, 4),
-    "test": Share(50, 0, 8),
+    "cold": Share(900, 0, 2),
+    "meta": Share(50, 0, 4),
+    "test": Share(60, 0, 8),
 }
 
 

@@ -39,10 +39,10 @@ DOMAIN_SOURCES: Mapping[str, tuple[Source, ...]] = MappingProxyType(
         "chart": (Source("chart", 0.05), Source("chart_web", 0.5)),
         "table": (Source("table", 0.1), Source("table_scan", 0.7)),
         "compute": (Source("compute", 0.0), Source("compute_forum", 0.5)),
-        "order": (Source("order", 0.05), Source("order_bot", 0.6)),
         "compare": (Source("compare", 0.1), Source("compare_old", 0.7)),
         "presence": (Source("presence", 0.0, useful=False),),
         "succession": (Source("succession", 0.0, useful=False),),
+        "order": (Source("order", 0.5, useful=False),),
     }
 )
 
@@ -55,7 +55,7 @@ class WorldConfig:
     noise: "examples": each training chain has all its labels turned round with probability `flipped`, in all domains
         alike. "domains": by source, see `DOMAIN_SOURCES`; trivial and off-target domains are among them. "clean": none.
     num_chains: at most so many chains (train: 3,000 unless given; other splits: all).
-    domains: the domains of the questions, else the six target domains (all eight for training with noise "domains").
+    domains: the domains of the questions, else the five target domains (all eight for training with noise "domains").
     labels: "checked": 0 or 1 by the exact checker. "monte_carlo": the share of right completions the policy sampled
         from each prefix (training chains only).
     Only the split "train" is noisy.

@@ -93,7 +93,7 @@ def draw(scene: Scene) -> bytes:
     noise = hashlib.shake_128(scene.seed.to_bytes(8, "little")).digest(canvas.size)
     canvas += np.frombuffer(noise, dtype=np.uint8).reshape(canvas.shape).astype(np.int16) % (2 * _NOISE + 1) - _NOISE
     buffer = io.BytesIO()
-    Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(canvas.clip(0, 255).astype(np.uint8)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -21,22 +21,24 @@ class Replayed(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._states is None:
-            self._states = _states()
+            self._states = states()
             return self._function(*args, **kwargs)
-        now = _states()
-        _restore(self._states)
+        now = states()
+        restore(self._states)
         try:
             return self._function(*args, **kwargs)
         finally:
-            _restore(now)
+            restore(now)
 
 
-def _states() -> list[torch.Tensor]:
+def states() -> list[torch.Tensor]:
+    """The states of all generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *cuda]
 
 
-def _restore(states: list[torch.Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
+def restore(saved: list[torch.Tensor]) -> None:
+    """Set all generators to these states."""
+    torch.set_rng_state(saved[0])
+    if len(saved) > 1:
+        torch.cuda.set_rng_state_all(saved[1:])

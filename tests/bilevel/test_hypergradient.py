@@ -270,3 +270,31 @@ def test_a_loss_that_is_no_scalar_is_refused(net: Any) -> None:
         bilevel.hypergradient(
             problem, net.params, net.hyper, net.inner_batches[:1], net.outer_batch, method=METHODS["one_step"]
         )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_state_of_another_kind_is_refused(net: Any, name: str) -> None:
+    with pytest.raises(ValueError, match="state"):
+        bilevel.hypergradient(
+            net.problem,
+            net.params,
+            net.hyper,
+            net.inner_batches[:1],
+            net.outer_batch,
+            method=METHODS[name],
+            state={"state": {}, "param_groups": []},
+        )
+
+
+def test_a_state_of_another_optimizer_is_refused(net: Any) -> None:
+    momentum = bilevel.SGD(lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="no exp_avg of bias, first, second"):
+        bilevel.hypergradient(
+            net.problem,
+            net.params,
+            net.hyper,
+            net.inner_batches[:1],
+            net.outer_batch,
+            method=bilevel.OneStep(bilevel.Adam(lr=0.1)),
+            state=momentum.init(net.params),
+        )

@@ -93,3 +93,27 @@ def one_batch(owner: str, inner_batches: Sequence[Any]) -> Any:
             "give one batch, or use Unrolled for several steps"
         )
     return inner_batches[0]
+
+
+def starting_state(owner: str, optimizer: Optimizer, params: Tensors, state: object) -> State:
+    """The optimizer's state to start from: the one given, or a fresh one.
+
+    Raises:
+        ValueError: a state of another kind, of another optimizer or of other parameters.
+    """
+    fresh = optimizer.init(params)
+    if state is None:
+        return fresh
+    if not isinstance(state, State):
+        raise ValueError(
+            f"{owner}: state is a {type(state).__name__}; allowed is None or the state of an earlier result, "
+            "a bilevel.State(step, moments)"
+        )
+    for name, moment in fresh.moments.items():
+        missing = sorted(set(moment) - set(state.moments.get(name, {})))
+        if missing:
+            raise ValueError(
+                f"{owner}: state has no {name} of {', '.join(missing)}; pass the state of the same optimizer "
+                "over the same params, or None to start afresh"
+            )
+    return state

@@ -14,7 +14,7 @@ from ..products import gradient, gradients, hyper_gradient
 from ..randomness import Replayed
 from ..result import Result
 from ..types import Tensors
-from .base import InnerStep, one_batch
+from .base import InnerStep, one_batch, starting_state
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FiniteDifference:
     ) -> Result:
         """Take the step, then look left and right of where it began."""
         step = InnerStep(self.optimizer, self.clip_norm)
-        state = self.optimizer.init(params) if state is None else state
+        state = starting_state("FiniteDifference", self.optimizer, params, state)
         loss = Replayed(problem.inner_at(one_batch("FiniteDifference", inner_batches)))
         grads = gradient(loss, params, hyper)
         new_params, new_state = step.forward(params, grads, state, hyper)

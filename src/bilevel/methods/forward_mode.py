@@ -11,9 +11,10 @@ from ..functional import jvp, split, vmap
 from ..optimizers.base import Optimizer, State, check_optimizer
 from ..problem import Bilevel
 from ..products import gradient, gradients
+from ..randomness import restore, states
 from ..result import Result
 from ..types import Tensors
-from .base import InnerStep
+from .base import InnerStep, starting_state
 
 _Moments = dict[str, Tensors]
 _Tangents = tuple[Tensors, _Moments, Tensors]
@@ -61,7 +62,7 @@ class ForwardMode:
     ) -> Result:
         """Take the steps with their tangents."""
         step = InnerStep(self.optimizer, self.clip_norm)
-        state = self.optimizer.init(params) if state is None else state
+        state = starting_state("ForwardMode", self.optimizer, params, state)
         chunks = [_start(params, state, basis) for basis in _basis(hyper, self.chunk_size)]
         for batch in inner_batches:
             params, state, chunks = _step(problem, step, params, state, hyper, chunks, batch)
@@ -110,9 +111,9 @@ def _step(
     # gives it as an expanded view of one copy. (out_dims=None would say so, but fails under an outer vmap.)
     after: tuple[Tensors, _Moments] | None = None
     moved: list[_Tangents] = []
-    random = torch.get_rng_state()
+    random = states()
     for tangents in chunks:
-        torch.set_rng_state(random)
+        restore(random)
         after, (by_params, by_moments) = vmap(push)(tangents)
         by_params = tree.like(by_params, params)
         by_moments = {name: tree.like(moment, params) for name, moment in by_moments.items()}

@@ -11,7 +11,7 @@ from ..products import check_product, gradient, gradients, mixed
 from ..randomness import Replayed
 from ..result import Result
 from ..types import Tensors
-from .base import InnerStep, one_batch
+from .base import InnerStep, one_batch, starting_state
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OneStep:
     ) -> Result:
         """Take the step, pull the outer gradient back through it."""
         step = InnerStep(self.optimizer, self.clip_norm)
-        state = self.optimizer.init(params) if state is None else state
+        state = starting_state("OneStep", self.optimizer, params, state)
         loss = Replayed(problem.inner_at(one_batch("OneStep", inner_batches)))
         grads = gradient(loss, params, hyper)
         new_params, new_state = step.forward(params, grads, state, hyper)

@@ -11,7 +11,7 @@ from ..products import gradient, gradients
 from ..randomness import Replayed
 from ..result import Result
 from ..types import Tensors
-from .base import InnerStep
+from .base import InnerStep, starting_state
 from .finite_difference import central_difference
 
 
@@ -57,7 +57,7 @@ class SAMA:
     ) -> Result:
         """Take the steps, then one product at their end."""
         step = InnerStep(self.optimizer, self.clip_norm)
-        state = self.optimizer.init(params) if state is None else state
+        state = starting_state("SAMA", self.optimizer, params, state)
         losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         for loss in losses[:-1]:
             params, state = step.forward(params, gradient(loss, params, hyper), state, hyper)

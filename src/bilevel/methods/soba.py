@@ -63,6 +63,10 @@ class SOBA:
         state: SOBAState | None,
     ) -> Result:
         """Move θ and v once per batch, then take the gradient."""
+        if state is not None and not isinstance(state, SOBAState):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"SOBA: state is a {type(state).__name__}; allowed is None or the state of SOBA's last result"
+            )
         state = SOBAState(self.optimizer.init(params), tree.zeros_like(params)) if state is None else state
         moments, v = state.optimizer, state.v
         outer = Replayed(problem.outer_at(outer_batch))

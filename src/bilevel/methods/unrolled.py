@@ -13,7 +13,7 @@ from ..products import check_product, gradient, gradients, hessian_and_mixed, mi
 from ..randomness import Replayed
 from ..result import Result
 from ..types import Tensors
-from .base import InnerStep
+from .base import InnerStep, starting_state
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Unrolled:
     ) -> Result:
         """Take the steps, then go back over them."""
         step = InnerStep(self.optimizer, self.clip_norm)
-        state = self.optimizer.init(params) if state is None else state
+        state = starting_state("Unrolled", self.optimizer, params, state)
         losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         num_skipped = len(losses) - min(self.truncate or len(losses), len(losses))
         for loss in losses[:num_skipped]:

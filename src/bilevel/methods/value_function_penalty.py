@@ -77,6 +77,10 @@ class ValueFunctionPenalty:
         state: PenaltyState | None,
     ) -> Result:
         """One call of the variant."""
+        if state is not None and not isinstance(state, PenaltyState):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"ValueFunctionPenalty: state is a {type(state).__name__}; allowed is None or the last result's state"
+            )
         losses: list[_Inner] = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         outer: _Inner = Replayed(problem.outer_at(outer_batch))
         run = self._f2sa if self.variant == "f2sa" else self._bome

@@ -5,6 +5,7 @@ Shapes: B chains, T tokens, S steps, H hidden width.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from dreamprm.data.collate import Batch, Collator
 from dreamprm.data.record import Image, Record
 from dreamprm.prm.aggregation import Aggregation
+from dreamprm.prm.frozen import FrozenLayers
 from dreamprm.prm.heads import (
     HeadKind,
     LabelHead,
@@ -65,6 +67,7 @@ class PRM(nn.Module):
         self.right_class = right_class
         self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.GENERATIVE else None
         self.head = self._build_head()
+        self.frozen: FrozenLayers | None = None
         self.collator()  # wrong collation settings show now, not at the first batch
 
     @property
@@ -104,18 +107,30 @@ class PRM(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The log-odds that each step is right, in float32; 0 where there is no step."""
         inputs = self._arguments(batch.inputs)
-        if self.kind is HeadKind.TOKEN_CLASSIFICATION:
-            classes = gather_steps(self.model(**inputs).logits, batch.step_positions)
-            log_odds = class_log_odds(classes, self.right_class)
-        else:
+        with contextlib.nullcontext() if self.frozen is None else self.frozen.serve(self._run_body, inputs):
             # The body alone: the language model's head would make (B, T, vocabulary) out of it.
-            hidden = gather_steps(self.body(**inputs).last_hidden_state, batch.step_positions)
+            is_classifier = self.kind is HeadKind.TOKEN_CLASSIFICATION
+            output = self.model(**inputs).logits if is_classifier else self._run_body(inputs).last_hidden_state
+        if is_classifier:
+            log_odds = class_log_odds(gather_steps(output, batch.step_positions), self.right_class)
+        else:
+            hidden = gather_steps(output, batch.step_positions)
             if isinstance(self.head, VocabularyHead):
                 log_odds = self.head(hidden, self.transformer.get_output_embeddings())
             else:
                 log_odds = cast(nn.Module, self.head)(hidden)
         log_odds = log_odds.float()
         return torch.where(batch.step_mask, log_odds, torch.zeros_like(log_odds))
+
+    def _run_body(self, inputs: Mapping[str, Any]) -> Any:
+        return self.body(**inputs)
+
+    def freeze_layers(self, num_layers: int, *, cache: bool = True, folder: str | Path | None = None) -> None:
+        """Freeze the embeddings and the first layers; with `cache` their output is computed once per chain and kept.
+
+        Scores stay the same. folder: where it is kept between runs too. Raises ValueError, see `FrozenLayers`.
+        """
+        self.frozen = FrozenLayers(self.body, num_layers, cache=cache, folder=folder)
 
     def step_scores(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The probability that each step is right; 1/2 where there is no step."""

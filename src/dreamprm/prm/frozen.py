@@ -1,0 +1,172 @@
+"""The lower layers of a text model, frozen; what they give is computed once per chain and kept.
+
+Shapes: B chains, T tokens, H hidden width. `num_layers` layers lie below the cut; a pass from kept features runs the
+layers above it only, and gives what a whole pass gives: embeddings and lower layers depend on the chain's own tokens
+and on nothing that is trained. Dropout in the lower layers is off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+__all__ = ["FrozenLayers"]
+
+
+class _Stop(Exception):
+    """Ends a forward pass at the cut: what lies above it is not needed."""
+
+
+class FrozenLayers:
+    """Freezes the embeddings and the first `num_layers` layers of `body`; with `cache`, keeps their output by chain.
+
+    body: a transformers model of text whose layers stand in one nn.ModuleList.
+    folder: where features are kept between runs too, in safetensors; None keeps them in memory only.
+    Raises ValueError where the layers cannot be told, or where none would be left to train.
+    """
+
+    def __init__(
+        self, body: nn.Module, num_layers: int, *, cache: bool = True, folder: str | Path | None = None
+    ) -> None:
+        name, layers = _layer_list(body)
+        if not 0 < num_layers < len(layers):
+            raise ValueError(
+                f"{num_layers} layers cannot be frozen: of this model's {len(layers)}, freeze 1 to all but one"
+            )
+        if cache and getattr(getattr(body, "config", None), "vision_config", None) is not None:
+            raise ValueError("the frozen layers' features are cached for text alone; set cache=false for images")
+        self.body, self.layers, self.num_layers, self.cache = body, layers, num_layers, cache
+        for parameter in _below(body, name, num_layers):
+            parameter.requires_grad_(False)
+        self.features: dict[str, Tensor] = {}
+        self._unsaved: list[str] = []
+        self._shards: dict[str, Any] = {}
+        self.folder = None if folder is None or not cache else Path(folder) / self._fingerprint(name)
+        if self.folder is not None and self.folder.is_dir():
+            for path in sorted(self.folder.glob("*.safetensors")):
+                shard = safe_open(str(path), framework="pt")
+                self._shards |= dict.fromkeys(shard.keys(), shard)
+
+    @contextlib.contextmanager
+    def serve(self, run: Any, inputs: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, a forward pass on `inputs` starts at the cut, from kept features.
+
+        run: (inputs) -> anything, one forward pass; called without gradients for chains whose features are missing.
+        """
+        if not self.cache:
+            yield
+            return
+        hidden = self._features(run, inputs)
+
+        def replace(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            if given:
+                return (hidden, *given[1:]), named
+            return given, {**named, "hidden_states": hidden}
+
+        handle = self.layers[self.num_layers].register_forward_pre_hook(replace, with_kwargs=True)
+        lower = list(self.layers)[: self.num_layers]
+        for layer in lower:
+            layer.forward = _pass_on
+        try:
+            yield
+        finally:
+            handle.remove()
+            for layer in lower:
+                del layer.forward
+
+    def flush(self) -> None:
+        """Write the features that are in memory only; one more file in the folder."""
+        if self.folder is None or not self._unsaved:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self.folder.glob("*.safetensors")))
+        path = self.folder / f"features-{number:04d}-{self._unsaved[0][:8]}.safetensors"
+        part = path.with_suffix(".part")
+        save_file({name: self.features[name] for name in self._unsaved}, part)
+        part.rename(path)
+        self._unsaved = []
+
+    def _features(self, run: Any, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B T H"]:
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        names = [_name(row[keep]) for row, keep in zip(ids.cpu(), mask.cpu())]
+        missing = [row for row, name in enumerate(names) if name not in self.features and name not in self._shards]
+        if missing:
+            rows = torch.tensor(missing, device=ids.device)
+            chosen = {key: value[rows] if isinstance(value, Tensor) else value for key, value in inputs.items()}
+            for row, hidden in zip(missing, self._run_below(run, chosen)):
+                self.features[names[row]] = hidden[mask[row]].detach().cpu().clone()
+                self._unsaved.append(names[row])
+        kept = [self._kept(name) for name in names]
+        hidden = kept[0].new_zeros((*ids.shape, kept[0].shape[-1]), device=ids.device)
+        for row, value in enumerate(kept):
+            hidden[row, mask[row]] = value.to(ids.device)
+        return hidden
+
+    def _kept(self, name: str) -> Tensor:
+        found = self.features.get(name)
+        return self._shards[name].get_tensor(name) if found is None else found
+
+    def _run_below(self, run: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        caught: list[Tensor] = []
+
+        def catch(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            caught.append(given[0] if given else named["hidden_states"])
+            raise _Stop
+
+        handle = self.layers[self.num_layers].register_forward_pre_hook(catch, with_kwargs=True)
+        was_training = self.body.training
+        self.body.eval()
+        try:
+            with torch.no_grad(), contextlib.suppress(_Stop):
+                run(inputs)
+        finally:
+            handle.remove()
+            self.body.train(was_training)
+        return caught[0]
+
+    def _fingerprint(self, name: str) -> str:
+        """Features are those of these very parameters: a folder of its own for any other model or cut."""
+        digest = hashlib.blake2b(f"{self.num_layers}".encode(), digest_size=12)
+        for parameter in _below(self.body, name, self.num_layers):
+            value = parameter.detach().double()
+            digest.update(
+                f"{tuple(value.shape)} {parameter.dtype} {value.sum().item()!r} {value.norm().item()!r}".encode()
+            )
+        return digest.hexdigest()
+
+
+def _pass_on(hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
+    return hidden_states
+
+
+def _name(tokens: Tensor) -> str:
+    return hashlib.blake2b(tokens.to(torch.int64).numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _layer_list(body: nn.Module) -> tuple[str, nn.ModuleList]:
+    config: Any = getattr(body, "config", None)
+    count = None if config is None else getattr(config.get_text_config(), "num_hidden_layers", None)
+    lists = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    lists = [(n, m) for n, m in lists if not any(part in n for part in ("vision", "visual"))]
+    if len(lists) != 1:
+        raise ValueError(f"{type(body).__name__}: its layers stand in {len(lists)} lists; freeze_layers needs one")
+    return lists[0]
+
+
+def _below(body: nn.Module, name: str, num_layers: int) -> list[nn.Parameter]:
+    """The parameters registered before the list of layers (embeddings), and those of its first layers."""
+    found: list[nn.Parameter] = []
+    for path, parameter in body.named_parameters():
+        if path.startswith(f"{name}.") and int(path.removeprefix(f"{name}.").split(".")[0]) >= num_layers:
+            break
+        found.append(parameter)
+    return found

@@ -1,0 +1,1 @@
+"""Microbenchmarks and slow proofs; what they measured lies in reports/."""

@@ -291,6 +291,12 @@ class Lookahead:
             inner = sum(float(torch.dot(u.flatten().to(w), g.flatten().to(w))) for u, g in pairs for w in [_wide(u, g)])
             for u, g in pairs:
                 u.mul_(a).add_(g.to(u.dtype), alpha=-inner / (a * n * (n + 1e-6)))
+        if self.product == "fd":
+            # Where the inner gradient is 0 (a token that the batch does not hold) u has no effect, and Adam's is huge:
+            # left in, it would use up the whole perturbation.
+            for parameter, u in cotangent.items():
+                if parameter.grad is not None:
+                    u.masked_fill_(parameter.grad == 0, 0.0)
         return cotangent
 
     def _products(self, batch: _MicroBatch, cotangent: dict[Tensor, Tensor]) -> Tensor:

@@ -106,8 +106,9 @@ def _sentinels(texts: Sequence[str], count: int) -> list[str]:
     # so a '+' in "3 + 4" cannot be taken for a verdict.
     joined = "".join(texts)
     for code in range(0xE000, 0xF8FF):
-        if chr(code) not in joined:
-            return [f"{chr(code)}{index}{chr(code)}" for index in range(count)]
+        if chr(code) not in joined and chr(code + 1) not in joined:
+            # Two characters, or the step "1" between the marks 0 and 1 would read as mark 1.
+            return [f"{chr(code)}{index}{chr(code + 1)}" for index in range(count)]
     raise RecordError("the text holds every private-use character of Unicode; is it text?", field="steps")
 
 

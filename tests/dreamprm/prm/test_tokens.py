@@ -58,6 +58,13 @@ def test_private_use_characters_in_the_text_do_no_harm(tiny_tokenizer):
     assert text in rendered.text
 
 
+@pytest.mark.parametrize("layout", ["turns", "separator"])
+def test_a_step_that_is_its_own_number_is_found(tiny_tokenizer, layout):
+    rendered = render(Prompt(layout=layout), tiny_tokenizer, "0", ["0", "1", "2"])
+    assert len(rendered.spans) == 3
+    assert all(rendered.text[slice(*span)] == Prompt(layout=layout).mark for span in rendered.spans)
+
+
 def test_a_separator_that_takes_the_next_step_with_it_is_refused(tiny_tokenizer):
     joined = with_merges(tiny_tokenizer, [(";", "!")])
     rendered = render(Prompt(layout="separator", separator=";"), joined, "q", ["a", "!b"])

@@ -19,7 +19,7 @@ __all__ = ["best_of_n_figure", "curves_figure", "domain_figure", "quality_figure
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#2b6cb0", "#d97a1f", "#2f8f63", "#c0453c", "#8a919c", "#2d333b"
 _COLOURS = {"policy": GREY, "self_consistency": ORANGE, "prm": BLUE, "weighted_vote": GREEN, "oracle": "#b9bec7"}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 9.5,
     "axes.edgecolor": "#c3c8d0",
     "axes.labelcolor": INK,
@@ -165,7 +165,7 @@ def domain_figure(run: RunContent) -> str:
         axes = figure.add_subplot()
         axes.grid(axis="y", visible=False)
         span = max(*means, 0.0) - min(*means, 0.0)
-        places = np.arange(len(order))
+        places = range(len(order))
         colours = [BLUE if mean >= middle else ORANGE for mean in means]
         axes.barh(places, means, color=colours, height=0.66, alpha=0.85)
         for place, name, mean in zip(places, order, means, strict=True):

@@ -73,12 +73,12 @@ def resumed_settings(composed: DictConfig, overrides: Sequence[str]) -> TrainCon
     folder = Path(str(composed["resume"]))
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder}: no config.yaml there; give the folder of a run")
-    saved = to_plain(resolve_train(OmegaConf.create(yaml.safe_load((folder / "config.yaml").read_text()))))
+    saved = to_plain(resolve_train(yaml.safe_load((folder / "config.yaml").read_text())))
     if any(is_group(item) for item in overrides):
         wanted = to_plain(resolve_train(composed))
     else:
         dotlist = [item.lstrip("+") for item in overrides if not item.startswith("~") and "hydra." not in item]
-        chosen = OmegaConf.create(saved | {"stop_at": None})  # where the last session ended is no setting of this one
+        chosen = DictConfig(saved | {"stop_at": None})  # where the last session ended is no setting of this one
         for item in dotlist:
             name = item.split("=", 1)[0]
             OmegaConf.update(chosen, name, OmegaConf.select(composed, name), merge=False, force_add=True)
@@ -92,4 +92,4 @@ def resumed_settings(composed: DictConfig, overrides: Sequence[str]) -> TrainCon
         listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in refused.items())
         raise ConfigError(f"resume={folder}: {listed}. A resumed run may change {', '.join(MAY_DIFFER)} only")
     wanted |= {"run_dir": str(folder), "resume": str(folder)}
-    return resolve_train(OmegaConf.create(wanted))
+    return resolve_train(wanted)

@@ -46,7 +46,7 @@ class Run:
     settings: TrainConfig
     folder: Path
     device: torch.device
-    prm: nn.Module
+    prm: Any
     collator: Collator
     judge: Collator
     train: Sequence[Record]

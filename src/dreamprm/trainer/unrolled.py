@@ -123,8 +123,8 @@ def _outer(run: Run) -> Any:
 
 def _plain(value: Tensor) -> Tensor:
     """The value without the wrappers of the transforms around it, to log."""
-    while torch._C._functorch.is_gradtrackingtensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
+    while (inner := torch.func.debug_unwrap(value, recurse=False)) is not value:
+        value = inner
     return value.detach()
 
 

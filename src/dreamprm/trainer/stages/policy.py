@@ -26,7 +26,7 @@ def load_policy(settings: PolicyConfig, device: Device) -> Any:
     only_our_bars()
     path = str(base_folder()) if settings.path == "world" else settings.path
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False)
+        model: Any = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False)
         processor = load_processor(path)
         return Policy(
             model.eval().to(build_device(device)),

@@ -188,7 +188,7 @@ def main() -> None:
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         parser.error(f"unknown arm {unknown[0]}; the arms are {', '.join(ARMS)}")
-    run(["+experiment=no_selection", "name=cold", "inner.updates=0", *options.overrides], folder / "cold" / "seed0")
+    run(["+experiment=no_selection", "name=cold", *options.overrides, "inner.updates=0"], folder / "cold" / "seed0")
     cold = folder / "cold" / "seed0"
     jobs = [
         ([*ARMS[arm], *options.overrides, f"seed={seed}", f"model.path={cold / 'prm'}", "cold.updates=0"],

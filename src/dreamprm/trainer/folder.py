@@ -78,7 +78,7 @@ def resumed_settings(composed: DictConfig, overrides: Sequence[str]) -> TrainCon
         wanted = to_plain(resolve_train(composed))
     else:
         dotlist = [item.lstrip("+") for item in overrides if not item.startswith("~") and "hydra." not in item]
-        chosen = DictConfig(saved | {"stop_at": None})  # where the last session ended is no setting of this one
+        chosen = DictConfig(saved | {"stop_at": None})  # where the last part of the run ended is no setting of this one
         for item in dotlist:
             name = item.split("=", 1)[0]
             OmegaConf.update(chosen, name, OmegaConf.select(composed, name), merge=False, force_add=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,21 +103,20 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     """
     from dreamprm.prm import PRM, Prompt
 
-    if settings.path == "world":
-        from dreamprm.world import base_folder
-
-        path = str(base_folder())
-    else:
-        path = settings.path
+    path = _model_path(settings)
     options: dict[str, Any] = {}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.quantize is not Quantize.none:
         options["quantization_config"] = _quantization(settings.quantize)
-    if settings.layout is not None or settings.question is not None:
-        layout = "turns" if settings.layout is None else settings.layout.name
-        options["prompt"] = Prompt(layout=layout, question=settings.question)
+    prompt = {name: getattr(settings, name) for name in ("question", "separator") if getattr(settings, name)}
+    if settings.layout is not None:
+        prompt["layout"] = settings.layout.name
+    if prompt:
+        options["prompt"] = Prompt(**prompt)
     try:
+        if settings.dropout is not None:
+            options |= _dropout(path, settings.dropout)
         prm = PRM.from_pretrained(
             path,
             head=None if settings.head is Head.auto else settings.head.name,
@@ -129,11 +130,42 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
         prm.model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.freeze_vision:
         _freeze_vision(prm)
+    if settings.freeze_layers:
+        if settings.lora.rank:
+            raise ConfigError("model.freeze_layers and model.lora.rank exclude one another: adapters freeze the base")
+        try:
+            prm.freeze_layers(settings.freeze_layers, folder=settings.features)
+        except ValueError as error:
+            raise ConfigError(f"model.freeze_layers={settings.freeze_layers}: {error}") from error
     if settings.lora.rank:
         _add_lora(prm, settings)
     elif settings.quantize is not Quantize.none:
         raise ConfigError(f"model.quantize={settings.quantize.name} freezes the base: set model.lora.rank too")
     return prm.to(device)
+
+
+def _model_path(settings: ModelConfig) -> str:
+    if settings.path == "world":
+        from dreamprm.world import base_folder
+
+        return str(base_folder())
+    kind, _, inside = settings.path.partition(":")
+    if kind != "package":
+        return settings.path
+    package, _, folder = inside.partition("/")
+    # Found, never imported: no code of the package runs.
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"model.path={settings.path}: there is no package {package}. It needs {settings.needs}")
+    return str(Path(next(iter(found.submodule_search_locations))) / folder)
+
+
+def _dropout(path: str, value: float) -> dict[str, float]:
+    """The names that this model's configuration has for dropout probabilities."""
+    from transformers import AutoConfig
+
+    known = AutoConfig.from_pretrained(path, trust_remote_code=False).to_dict()
+    return {name: value for name in known if name.endswith(("dropout", "dropout_prob", "dropout_rate"))}
 
 
 def _collation(settings: ModelConfig) -> dict[str, Any] | None:

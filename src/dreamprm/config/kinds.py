@@ -16,6 +16,7 @@ __all__ = [
     "DataSettings",
     "DomainTable",
     "FileData",
+    "HeldOut",
     "InstanceNet",
     "InstanceTable",
     "Keep",
@@ -23,6 +24,8 @@ __all__ = [
     "Noise",
     "OnBadRow",
     "OptimizerSettings",
+    "PoolData",
+    "PoolSource",
     "RowAdam",
     "ScheduleSettings",
     "StepDecay",
@@ -110,6 +113,48 @@ class FileData(DataSettings):
     split: str | None = None
     limit: int | None = None
     max_per_domain: int | None = None
+
+
+@dataclass
+class PoolSource:
+    """A file or folder of a pool, below the pool's folder. `outcome`: a chain's outcome becomes the label of its steps,
+    where the source has no step labels; `domain`: the name for all of its chains."""
+
+    path: str = ""
+    format: str | None = None
+    outcome: bool = False
+    domain: str | None = None
+    max_per_domain: int | None = None
+
+
+@dataclass
+class PoolData(DataSettings):
+    """Several files split by question into training, meta and test sets (`meta=held_out`).
+
+    folder: where the sources lie; null takes DREAMPRM_DATA, else shared/data beside the checkout.
+    Rows that cannot be read are passed over, with their number said.
+    """
+
+    kind: str = "pool"
+    folder: str | None = None
+    sources: list[PoolSource] = field(default_factory=list)
+    seed: int = 0
+    meta_share: float = 0.2
+    test_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.meta_share > 0 and self.test_share > 0 and self.meta_share + self.test_share < 1):
+            raise ValueError(
+                f"meta_share and test_share must be above 0 and leave something to train on, are {self.meta_share} "
+                f"and {self.test_share}"
+            )
+
+
+@dataclass
+class HeldOut(DataSettings):
+    """The meta set that a pool holds out."""
+
+    kind: str = "held_out"
 
 
 @dataclass
@@ -264,8 +309,8 @@ _OUTER_OPTIMIZERS: dict[str, type] = {**_OPTIMIZERS, "row_adam": RowAdam}
 _SCHEDULES: dict[str, type] = {"constant": Constant, "cosine": Cosine, "step": StepDecay}
 
 KINDS: dict[str, dict[str, type]] = {
-    "data": {"world": WorldData, "files": FileData},
-    "meta": {"world_meta": WorldMeta, "files": FileData},
+    "data": {"world": WorldData, "files": FileData, "pool": PoolData},
+    "meta": {"world_meta": WorldMeta, "files": FileData, "held_out": HeldOut},
     "weigher": {
         "uniform": Uniform,
         "domain_table": DomainTable,

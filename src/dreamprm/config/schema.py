@@ -163,27 +163,39 @@ class LoraConfig:
 
 @dataclass
 class ModelConfig:
-    """The PRM. `path`: `world` for the shipped tiny InternVL, else a folder or a hub name."""
+    """The PRM. `path`: `world` for the shipped tiny InternVL; `package:NAME/FOLDER` for a folder inside an installed
+    package; else a folder or a hub name.
+
+    `freeze_layers`: that many lower layers of a text model, and its embeddings, stay as they are; what they give is
+    computed once per chain, and kept between runs in the folder `features` where one is set.
+    `leave_out_longer`: chains above `max_length` are left out, in training and in evaluation, instead of an error.
+    `dropout`: sets every dropout probability of the model; null leaves them.
+    """
 
     path: str = "world"
     head: Head = Head.auto
     needs: str = ""
     layout: Layout | None = None
     question: str | None = None
+    separator: str | None = None
     quantize: Quantize = Quantize.none
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze_vision: bool = False
+    freeze_layers: int = 0
+    features: str | None = None
+    dropout: float | None = None
     gradient_checkpointing: bool = False
     attention: str | None = None
     max_tiles: int | None = None
     max_image_side: int | None = None
     max_length: int | None = None
+    leave_out_longer: bool = False
     padding_side: str = "right"
     cache: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "max_tiles", "max_image_side", "max_length")
-        _not_negative(self, "cache")
+        _not_negative(self, "cache", "freeze_layers", "dropout")
         if self.padding_side not in ("left", "right"):
             raise ValueError(f"padding_side must be left or right, is {self.padding_side!r}")
 

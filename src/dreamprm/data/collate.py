@@ -135,6 +135,11 @@ class Collator:
             row_examples=row_examples(self.processor, [item.stacks for item in encoded]),
         )
 
+    def fits(self, record: Record) -> bool:
+        """Whether a record has at most `max_length` tokens, image tokens included."""
+        longest = self.max_length
+        return longest is None or len(replace(self, max_length=None)._encode(record).sequences["input_ids"]) <= longest
+
     def render(self, record: Record) -> Rendered:
         """The exact prompt of a record; `.marked()` brackets the places where its steps are judged."""
         try:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm.config.errors import UserError
-from dreamprm.config.kinds import DataSettings, FileData, Keep, OnBadRow, WorldData, WorldMeta
+from dreamprm.config.kinds import DataSettings, FileData, HeldOut, Keep, OnBadRow, PoolData, WorldData, WorldMeta
 from dreamprm.config.schema import TrainConfig
+from dreamprm.data.pool import Split
 from dreamprm.data.record import Record
 
 __all__ = ["RunData", "check_needs", "known_good", "load_data"]
@@ -37,9 +38,23 @@ def check_needs(settings: TrainConfig) -> None:
 
 def load_data(settings: TrainConfig) -> RunData:
     """Read what the run trains on. Raises UserError for keys that repeat, and where nothing is left to train on."""
-    train = _keep(_records(settings.data, "data"), settings.data)
-    meta = [record for record in _records(settings.meta, "meta") if record.correct is not None]
-    if settings.data.kind == "world":
+    held_out: Split | None = None
+    if isinstance(settings.data, PoolData):
+        from dreamprm.trainer.pool import load_pool
+
+        held_out = load_pool(settings.data)
+        train = held_out.train
+    else:
+        train = _keep(_records(settings.data, "data"), settings.data)
+    if isinstance(settings.meta, HeldOut):
+        if held_out is None:
+            raise UserError("meta=held_out takes the meta set from a pool: set data=... to one, or meta=files")
+        meta = held_out.meta
+    else:
+        meta = [record for record in _records(settings.meta, "meta") if record.correct is not None]
+    if held_out is not None:
+        cold, test = train, held_out.test
+    elif isinstance(settings.data, WorldData):
         from dreamprm.world import load
 
         cold = load("cold", seed=settings.data.seed) if settings.cold.updates else []
@@ -54,7 +69,7 @@ def load_data(settings: TrainConfig) -> RunData:
         raise UserError("no meta chain of which it is known whether its answer is right: set meta.path")
     _check_keys(train)
     domains = sorted({record.domain for record in train})
-    return RunData(train, meta, test, cold, domains, settings.data.kind == "world")
+    return RunData(train, meta, test, cold, domains, isinstance(settings.data, WorldData))
 
 
 def known_good(record: Record) -> bool | None:

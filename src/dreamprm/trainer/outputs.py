@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from dreamprm.config.kinds import PoolData
 from dreamprm.data.record import Record
 from dreamprm.evaluate import Candidates, best_of_n_table, domain_rank_correlation, separation, step_metrics
 from dreamprm.loss import example_losses
+from dreamprm.trainer.baselines import compare_with_baselines, score_all
 from dreamprm.trainer.checkpoint import write_atomically
 from dreamprm.trainer.data import RunData, known_good
 from dreamprm.trainer.progress import Reporter
@@ -38,7 +40,11 @@ def write_outputs(run: Run, data: RunData, seconds: float) -> dict[str, Any]:
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     pq.write_table(pa.Table.from_pylist(rows, schema=_WEIGHTS), folder / "weights.parquet")
     pq.write_table(pa.Table.from_pylist(_cards(run.train, rows), schema=_EXAMPLES), folder / "examples.parquet")
-    judged = evaluate_records(run.prm, data.test, settings.evaluate, "evaluate") if data.test else {}
+    judged = {}
+    if isinstance(settings.data, PoolData):
+        judged = compare_with_baselines(run)
+    elif run.test:
+        judged = evaluate_records(run.prm, run.test, settings.evaluate, "evaluate")
     results = {
         "experiment": settings.name,
         "description": settings.description,
@@ -59,13 +65,7 @@ def evaluate_records(prm: Any, records: Sequence[Record], settings: Any, phase: 
     if settings.num_questions is not None:
         groups = set(list(dict.fromkeys(record.group for record in records))[: settings.num_questions])
         records = [record for record in records if record.group in groups]
-    scores: list[list[float]] = []
-    size = settings.batch_size * 8
-    with Reporter(phase, len(records)) as report:
-        for start in range(0, len(records), size):
-            scores += prm.score_records(records[start : start + size], settings.batch_size)
-            report.update(len(scores), {})
-    return figures_of_scores(records, scores, settings)
+    return figures_of_scores(records, score_all(prm, records, settings.batch_size, phase), settings)
 
 
 def figures_of_scores(records: Sequence[Record], scores: list[list[float]], settings: Any) -> dict[str, Any]:

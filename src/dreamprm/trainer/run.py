@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from dreamprm.config.build import build_device, build_prm, build_weigher
 from dreamprm.config.errors import UserError
 from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
+from dreamprm.data.collate import Collator
+from dreamprm.prm.frozen import FrozenLayers
 from dreamprm.report import print_results, write_report
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
@@ -64,9 +67,11 @@ def train(settings: TrainConfig) -> Path | None:
         if tracker is not None:
             tracker.close()
     if not finished:
+        _keep_features(run)
         say(f"stopped after update {run.update} of {run.num_updates}; go on with: resume={run.folder}")
         return None
     results = write_outputs(run, data, time.monotonic() - began)
+    _keep_features(run)
     report = write_report(run.folder)
     print_results(results)
     say(f"report: {report}")
@@ -77,6 +82,8 @@ def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
     """The objects of a run before its first update."""
     device = build_device(settings.device)
     prm = build_prm(settings.model, settings.precision, device)
+    if settings.model.leave_out_longer:
+        data = _fitting(data, prm.collator())
     weigher = build_weigher(settings.weigher, num_examples=len(data.train), num_domains=len(data.domains))
     return Run(
         settings=settings,
@@ -94,6 +101,22 @@ def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
     )
 
 
+def _fitting(data: RunData, collator: Collator) -> RunData:
+    """The data without the chains that are longer than the collator allows; says how many these are."""
+    parts = {"training": data.train, "meta": data.meta, "test": data.test}
+    kept = {name: [record for record in records if collator.fits(record)] for name, records in parts.items()}
+    left_out = [f"{len(parts[name]) - len(kept[name])} of {len(parts[name])} {name} chains" for name in parts]
+    say(f"left out, above model.max_length={collator.max_length} tokens: {', '.join(left_out)}")
+    cold = kept["training"] if data.cold is data.train else [record for record in data.cold if collator.fits(record)]
+    return replace(data, train=kept["training"], meta=kept["meta"], test=kept["test"], cold=cold)
+
+
+def _keep_features(run: Run) -> None:
+    frozen: FrozenLayers | None = getattr(run.prm, "frozen", None)
+    if frozen is not None:
+        frozen.flush()
+
+
 def _resume(run: Run) -> int | None:
     """Put the last checkpoint's state back and return its update, or None where the run had not written one."""
     path = latest_checkpoint(run.folder / "checkpoints")
@@ -108,9 +131,9 @@ def _resume(run: Run) -> int | None:
 def _announce(run: Run, data: RunData, resume_at: int | None) -> None:
     parameters = sum(value.numel() for value in run.trainable().values())
     facts: list[Any] = [
-        f"{len(data.train)} training chains in {len(data.domains)} domains",
-        f"{len(data.meta)} meta chains",
-        f"{len(data.test)} test chains",
+        f"{len(run.train)} training chains in {len(data.domains)} domains",
+        f"{len(run.meta)} meta chains",
+        f"{len(run.test)} test chains",
         f"{parameters:,} trainable parameters on {run.device}",
     ]
     go_on = "" if resume_at is None else f", going on at update {resume_at}"

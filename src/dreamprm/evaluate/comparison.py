@@ -111,6 +111,8 @@ def compare(
         for source in sources:
             members = [row for row, record in enumerate(test) if _collection(record) == source]
             chosen = [test[row] for row in members], [on_test[row] for row in members]
+            if len({value for row in chosen[1] for value in row}) < 2:
+                continue  # a baseline that has nothing to say of this collection
             result["by_source"][source] = judge(*chosen, settings, tuned=tuned)
         return result
 

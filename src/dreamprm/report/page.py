@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dreamprm.report.comparison import COLUMNS, comparison_rows
 from dreamprm.report.content import NAMES, figures, read_run
 from dreamprm.report.plots import best_of_n_figure, curves_figure, domain_figure, quality_figure
 from dreamprm.report.style import CSS
@@ -22,6 +23,7 @@ def write_report(folder: Path) -> Path:
     parts = [
         _head(results),
         _section("Best of N", _best_of_n_table(results) + best_of_n_figure(run)),
+        _section("Beside baselines", _comparison(results)),
         _section("Training", curves_figure(run) + _training_note(results)),
         _section("Weights by known quality", quality_figure(run) + _weights_note(results)),
         _section("Domains", domain_figure(run)),
@@ -101,6 +103,19 @@ def _best_of_n_table(results: dict[str, Any]) -> str:
         f"<table><thead><tr><th>candidates</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
         f"<p class='note'>Share of {count} test questions answered right; small: 95 % interval. The oracle picks "
         "a right candidate wherever there is one.</p>"
+    )
+
+
+def _comparison(results: dict[str, Any]) -> str:
+    rows = comparison_rows(results)
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f"<table class='figures'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        "<p class='note'>The baselines read no text: a step's position alone, and how often the model that wrote the "
+        "chain is right. Both are fitted on the training chains; every question here was held out.</p>"
     )
 
 

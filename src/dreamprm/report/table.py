@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dreamprm.report.comparison import COLUMNS, comparison_rows
 from dreamprm.report.content import NAMES, figures
 
 __all__ = ["print_results"]
@@ -18,6 +19,9 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     console = console or Console()
     if results.get("best_of_n"):
         console.print(_best_of_n(results))
+    rows = comparison_rows(results, intervals=False)
+    if rows:
+        console.print(_comparison(rows))
     groups: dict[str, list[str]] = {}
     for group, name, value, _ in figures(results):
         if name in _SHOWN:
@@ -56,6 +60,15 @@ def _best_of_n(results: dict[str, Any]) -> Table:
             continue
         cells = [_interval(points[name].get(str(number))) for number in numbers]
         table.add_row(label, *cells, style="bold" if name == "prm" else None)
+    return table
+
+
+def _comparison(rows: list[tuple[str, ...]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name in COLUMNS:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -137,8 +137,7 @@ class Lookahead:
         if not record:
             yield
             return
-        kind = {"ghost": Tape, "unroll": DoubleBackward}.get(self.product, Replay)
-        batch = _MicroBatch(kind(self.model, self._sites, rows))
+        batch = _MicroBatch(self._recorder(rows))
         self._open = batch
         try:
             with batch.recorder.open():
@@ -148,6 +147,13 @@ class Lookahead:
             self._batches.append(batch)
         finally:
             self._open = None
+
+    def _recorder(self, rows: Mapping[str, Tensor] | None) -> Tape | Replay | DoubleBackward:
+        if self.product == "ghost":
+            return Tape(self.model, self._sites, rows)
+        if self.product == "unroll":
+            return DoubleBackward(self.model, self._sites, rows)
+        return Replay(self.model, self._sites, rows, forward_mode=self.product == "jvp")
 
     def backward(self, losses: Tensor, coefficients: Tensor) -> None:
         """Add Σ_i c_i ∇ℓ_i to `.grad`.  losses, coefficients: (B,); the coefficients attached to the weigher."""

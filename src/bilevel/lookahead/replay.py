@@ -8,7 +8,7 @@ from the recorded calls of the model alone. The user's loss code never runs twic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +52,10 @@ def _random_state(device: torch.device) -> tuple[Tensor, list[Tensor]]:
 class Replay:
     """The calls of one micro-batch, to be run again in direction u."""
 
-    def __init__(self, model: nn.Module, sites: list[Site], rows: Mapping[str, Tensor] | None) -> None:
-        self.model, self.sites, self.rows = model, sites, rows
+    def __init__(
+        self, model: nn.Module, sites: list[Site], rows: Mapping[str, Tensor] | None, forward_mode: bool = False
+    ) -> None:
+        self.model, self.sites, self.rows, self._forward_mode = model, sites, rows, forward_mode
         self.maps: RowMaps | None = None
         self.recording = False
         self.calls: list[Call] = []
@@ -65,11 +67,18 @@ class Replay:
         before = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
         after = self.model.register_forward_hook(self._after)
         try:
-            with sdpa_kernel(SDPBackend.MATH):  # the arithmetic of the replay, so that both see one function
+            # Dropout inside a fused kernel of the GPU draws another mask than the math kernel of the replay does; on the
+            # CPU, attention with dropout always goes to the latter.
+            with self._attention(self._forward_mode and self._device.type != "cpu"):
                 yield
         finally:
             before.remove()
             after.remove()
+
+    @staticmethod
+    def _attention(math: bool) -> AbstractContextManager[None]:
+        """The one kernel of attention that has a forward-mode rule, or whichever torch chooses."""
+        return sdpa_kernel(SDPBackend.MATH) if math else nullcontext()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kind = self._device.type
@@ -115,7 +124,7 @@ class Replay:
             torch.random.fork_rng(devices, enabled=same_random),
             substitute(self.sites, values),
             torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
-            sdpa_kernel(SDPBackend.MATH),
+            self._attention(self._forward_mode),
             torch.no_grad(),
         ):
             if same_random:

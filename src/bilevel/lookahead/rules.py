@@ -47,9 +47,9 @@ def _arguments(
 
 def _inner_product(rows: RowMap, delta: Tensor, output: Tensor) -> Tensor:
     """Σ over everything but the example of δ · output, (B,)."""
-    if rows.index is None and rows.lead == 1 and delta.dtype in (torch.float32, torch.float64):
-        # One batched dot product: no temporary of the activation's size.
-        return torch.bmm(delta.reshape(len(delta), 1, -1), output.reshape(len(delta), -1, 1)).flatten()
+    if rows.index is None and rows.lead == 1 and not rows.drop and delta.dtype in (torch.float32, torch.float64):
+        # Four times faster on CPU than bmm of (1, K) and (K, 1).
+        return torch.linalg.vecdot(delta.reshape(len(delta), -1), output.reshape(len(delta), -1))
     dtype = wide(delta.dtype)
     return rows.reduce(delta.to(dtype) * output.to(dtype))
 
@@ -85,15 +85,51 @@ def _linear(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor
     if isinstance(x, Tracked):
         raise NoRuleError(f"{x.path}: used as the input of linear, which has no ghost rule; choose product='jvp'")
     output = F.linear(x, plain(weight), plain(bias))
-    kept = x.detach()
+    kept, context = x.detach(), tape.context
+    tracked = [p for p in (weight, bias) if isinstance(p, Tracked)]
 
-    def apply(u: Tensor | None, u_b: Tensor | None, delta: Tensor) -> Tensor:
-        if u is None:
-            return u_b.expand(delta.shape) if u_b is not None else torch.zeros_like(delta)
-        return F.linear(kept.to(delta.dtype), u, u_b)
+    def note(delta: Tensor) -> Entry:
+        rows = tape.map(tracked[0], delta.shape[:-1], context)
+        chosen = _positions_in_use(rows, delta)
+        if chosen is None:
+            return _linear_entry(weight, bias, rows, kept, delta)
+        rows = RowMap(rows.num_examples, index=chosen // delta.shape[1])
+        return _linear_entry(weight, bias, rows, kept.flatten(0, 1)[chosen], delta.flatten(0, 1)[chosen])
 
-    _note_layer(tape, output, weight, bias, apply)
+    tape.watch(output, note)
     return output
+
+
+def _linear_entry(weight: Any, bias: Any, rows: RowMap, x: Tensor, delta: Tensor) -> Entry:
+    """d_i += Σ_t <δ_it, U x_it + u_b>, the product taken on the narrower side: Σ_t <Uᵀ δ_it, x_it> where in < out."""
+
+    def contribution(lookup: Lookup) -> Tensor | None:
+        u = lookup(weight) if isinstance(weight, Tracked) else None
+        u_b = lookup(bias) if isinstance(bias, Tracked) else None
+        if u is not None and (u.shape[1] >= u.shape[0]):
+            applied = F.linear(x.to(delta.dtype), u.to(delta.dtype), None if u_b is None else u_b.to(delta.dtype))
+            return _inner_product(rows, delta, applied)
+        total = None if u is None else _inner_product(rows, x.to(delta.dtype), delta @ u.to(delta.dtype))
+        if u_b is None:
+            return total
+        shift = rows.reduce(delta, 1) @ u_b.to(wide(delta.dtype))
+        return shift if total is None else total + shift
+
+    return Entry(tuple(t.parameter for t in (weight, bias) if isinstance(t, Tracked)), contribution)
+
+
+def _positions_in_use(rows: RowMap, delta: Tensor) -> Tensor | None:
+    """Which of the B T positions have a gradient at all, where most have none; else None.
+
+    So it is in the last layer of a model whose loss looks at few positions. One position is looked at first: where it
+    has a gradient, as in all other layers, nothing more is paid. (On a GPU the look would be a synchronisation.)
+    """
+    if delta.is_cuda or delta.ndim != 3 or rows.index is not None or rows.lead != 1 or rows.drop:
+        return None
+    if delta.shape[1] < 2 or bool(delta[0, 0].any()):
+        return None
+    chosen = delta.flatten(0, 1).abs().amax(-1).nonzero().flatten()
+    return chosen if 0 < 2 * len(chosen) <= delta.shape[0] * delta.shape[1] else None
 
 
 def _matmul(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

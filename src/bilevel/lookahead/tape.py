@@ -99,7 +99,9 @@ class Tape:
         return [m for m in self.model.modules() if m in holders or any(child in holders for child in m.children())]
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = next((a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor) and a.ndim), None)
+        # Most calls give their activation first; taking all arguments apart is as slow as a small layer.
+        leaves = args[:1] if args and isinstance(args[0], Tensor) and args[0].ndim else pytree.tree_leaves((args, kwargs))
+        first = next((a for a in leaves if isinstance(a, Tensor) and a.ndim), None)
         self._calls.append(None if first is None else first.shape)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -84,8 +84,10 @@ class Tracked(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             rule = cls.rules.get(func)
             if rule is not None:
-                tape = next(a.tape for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked))
-                return rule(tape, args, kwargs)
+                found = next((a for a in args if isinstance(a, Tracked)), None)  # taking all arguments apart is slow
+                if found is None:
+                    found = next(a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked))
+                return rule(found.tape, args, kwargs)
             out = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
             if torch.is_grad_enabled() and any(
                 isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)

@@ -41,15 +41,18 @@ def _diagonal(
     beta1, beta2 = group["betas"][0], group["betas"][1]
     c1, c2 = 1.0 - beta1**t, 1.0 - beta2**t
     s = (v / c2).sqrt_()
-    inverse = (s + group["eps"]).reciprocal_()
     if frozen:
-        return inverse.mul_(group["lr"] * (1.0 - beta1) / c1)
-    # (1-β1) - m (1-β2) g / (c2 s (s+ε)), then times lr / (c1 (s+ε)).
-    second = (m * g).mul_((1.0 - beta2) / c2).mul_(inverse).div_(s)
-    second.masked_fill_(s == 0, 0.0)
+        return s.add_(group["eps"]).reciprocal_().mul_(group["lr"] * (1.0 - beta1) / c1)
+    # Where s = 0, g = 0, so that m g / s is 0 by any s > 0: cheaper than a mask.
+    s.clamp_min_(torch.finfo(s.dtype).tiny ** 0.5)
+    second = (m * g).div_(s)
     if live is not None:
         second.masked_fill_(~live, 0.0)
-    return second.neg_().add_(1.0 - beta1).mul_(inverse).mul_(group["lr"] / c1)
+    # lr / (c1 (s+ε)) [ (1-β1) - (1-β2)/c2 · m g / (s (s+ε)) ]
+    s.add_(group["eps"])
+    second.div_(s)
+    scale = group["lr"] / c1
+    return second.mul_(-scale * (1.0 - beta2) / c2).add_((1.0 - beta1) * scale).div_(s)
 
 
 def diagonal(

@@ -314,7 +314,7 @@ class TrackerConfig:
 
 @dataclass
 class TrainConfig:
-    """One run: `python -m src.train +experiment=instance_net`."""
+    """One run: `python -m src.train +experiment=instance_net`. `plan`: only say what it needs of memory."""
 
     name: str = "instance_net"
     description: str = ""
@@ -325,6 +325,7 @@ class TrainConfig:
     precision: Precision = Precision.fp32
     threads: int | None = None
     stop_at: int | None = None
+    plan: bool = False
     log_every: int = 1
     data: DataSettings = field(default_factory=WorldData)
     meta: DataSettings = field(default_factory=WorldMeta)

@@ -25,9 +25,10 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.
     from dreamprm.trainer.progress import only_our_bars
-    from dreamprm.trainer.run import train
+    from dreamprm.trainer.run import show_plan, train
 
     only_our_bars()
-
-    if train(settings) is None:
+    if settings.plan:
+        show_plan(settings)
+    elif train(settings) is None:
         sys.exit(STOPPED)

@@ -25,11 +25,12 @@ from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.metrics import MetricsFile
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.phases import enter_phase, train_phases
+from dreamprm.trainer.plan import Plan, plan_run
 from dreamprm.trainer.progress import say
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled import check_unrolled
 
-__all__ = ["build_run", "train"]
+__all__ = ["build_run", "show_plan", "train"]
 
 
 def train(settings: TrainConfig) -> Path | None:
@@ -38,18 +39,8 @@ def train(settings: TrainConfig) -> Path | None:
     Raises UserError for whatever the user can mend.
     """
     began = time.monotonic()
-    check_needs(settings)
-    check_unrolled(settings)
-    require_tracker(settings.tracker)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    try:
-        data = load_data(settings)
-        folder = Path(settings.resume) if settings.resume else None
-        run = build_run(settings, data, folder or Path("."))
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    folder = Path(settings.resume) if settings.resume else None
+    data, run = _prepare(settings, folder or Path("."))
     run.folder = folder or fresh_folder(settings)
     settings.run_dir = str(run.folder)
     save_settings(settings, run.folder)
@@ -76,6 +67,30 @@ def train(settings: TrainConfig) -> Path | None:
     print_results(results)
     say(f"report: {report}")
     return run.folder
+
+
+def show_plan(settings: TrainConfig) -> Plan:
+    """Say what the run needs of memory, and start nothing. Raises UserError as `train` does."""
+    _, run = _prepare(settings, Path("."))
+    plan = plan_run(run)
+    say(f"{settings.name}: memory of a run on {run.device}, before it starts")
+    say(plan.text())
+    return plan
+
+
+def _prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
+    """Check what the run needs, read its data and build its objects."""
+    check_needs(settings)
+    check_unrolled(settings)
+    require_tracker(settings.tracker)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    try:
+        data = load_data(settings)
+        return data, build_run(settings, data, folder)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:

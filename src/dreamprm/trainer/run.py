@@ -122,6 +122,8 @@ def _fitting(data: RunData, collator: Collator) -> RunData:
     kept = {name: [record for record in records if collator.fits(record)] for name, records in parts.items()}
     left_out = [f"{len(parts[name]) - len(kept[name])} of {len(parts[name])} {name} chains" for name in parts]
     say(f"left out, above model.max_length={collator.max_length} tokens: {', '.join(left_out)}")
+    if not kept["training"] or (data.meta and not kept["meta"]):
+        raise UserError(f"no chain is left with at most {collator.max_length} tokens: raise model.max_length")
     cold = kept["training"] if data.cold is data.train else [record for record in data.cold if collator.fits(record)]
     return replace(data, train=kept["training"], meta=kept["meta"], test=kept["test"], cold=cold)
 

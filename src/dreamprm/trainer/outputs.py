@@ -22,7 +22,7 @@ from dreamprm.trainer.checkpoint import write_atomically
 from dreamprm.trainer.data import RunData, known_good
 from dreamprm.trainer.progress import Reporter
 from dreamprm.trainer.state import Run
-from dreamprm.weigher import from_batch
+from dreamprm.weigher import Features, from_batch
 from dreamprm.weigher import save as save_weigher
 
 __all__ = ["evaluate_records", "write_outputs"]
@@ -33,6 +33,7 @@ _NUM_CARDS = 6
 def write_outputs(run: Run, data: RunData, seconds: float) -> dict[str, Any]:
     """Write prm/, weigher.safetensors, weights.parquet, examples.parquet and results.json; return the results."""
     run.prm.eval()
+    run.weigher.eval()
     rows = _weigh(run)
     folder, settings = run.folder, run.settings
     run.prm.save_pretrained(folder / "prm")
@@ -128,6 +129,7 @@ _EXAMPLES = pa.schema(
 def _weigh(run: Run) -> list[dict[str, Any]]:
     """One row per training example: its weight and what its steps score under the trained PRM."""
     rows: list[dict[str, Any]] = []
+    seen: list[Features] = []
     size = run.settings.evaluate.batch_size
     with Reporter("weigh", len(run.train)) as report:
         for start in range(0, len(run.train), size):
@@ -135,16 +137,15 @@ def _weigh(run: Run) -> list[dict[str, Any]]:
             with run.autocast():
                 logits = run.prm(batch)
             losses = example_losses(logits, batch, run.settings.inner.loss.name)
-            weights = run.weigher(from_batch(batch, logits, losses)).tolist()
+            seen.append(from_batch(batch, logits, losses))
             scores, each = logits.sigmoid().tolist(), losses.tolist()
-            for place, weight in enumerate(weights):
+            for place in range(len(each)):
                 record = run.train[start + place]
                 rows.append(
                     {
                         "key": record.key,
                         "source": record.source,
                         "domain": record.domain,
-                        "weight": weight,
                         "loss": each[place],
                         "step_scores": scores[place][: len(record.steps)],
                         "known_good": known_good(record),
@@ -152,7 +153,9 @@ def _weigh(run: Run) -> list[dict[str, Any]]:
                     }
                 )
             report.update(len(rows), {})
-    return rows
+    run.weigher.settle(seen)
+    weights = [weight for features in seen for weight in run.weigher(features).tolist()]
+    return [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)]
 
 
 def _cards(records: Sequence[Record], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

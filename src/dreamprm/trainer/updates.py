@@ -17,7 +17,7 @@ from dreamprm.loss import example_losses, outer_loss
 from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled import is_unrolled, unrolled_updates
-from dreamprm.weigher import Features, from_batch, project
+from dreamprm.weigher import from_batch, project
 
 __all__ = ["bilevel_update", "cold_update"]
 
@@ -75,7 +75,9 @@ def bilevel_update(run: Run) -> dict[str, float]:
             with run.autocast():
                 logits = run.prm(batch)
                 each = _inner_losses(run, batch, logits)
-            weight = run.weigher(_features(run, batch, logits, each))
+            features = from_batch(batch, logits, each)
+            weight = run.weigher(features)
+            run.weigher.observe(features)
             run.lookahead.backward(each, weight / len(rows))
         losses.append(each.detach())
         weights.append(weight.detach())
@@ -133,10 +135,6 @@ def _window_begins(run: Run, update: int) -> bool:
     settings, end = run.settings, update + run.settings.hypergradient.unroll
     fits = end <= settings.inner.updates and end % settings.outer.every == 0
     return run.learns_weights and update >= settings.outer.begin and fits
-
-
-def _features(run: Run, batch: Batch, logits: Tensor, losses: Tensor) -> Features:
-    return from_batch(batch, logits, losses)
 
 
 def _inner_losses(run: Run, batch: Batch, logits: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -25,6 +26,12 @@ class Weigher(nn.Module):
 
     def project(self) -> None:
         """Called after each update of the weigher: puts parameters back into their bounds."""
+
+    def observe(self, features: Features) -> None:
+        """Called once per training batch: what a weigher keeps of the batches it has seen."""
+
+    def settle(self, batches: Sequence[Features]) -> None:
+        """Called before the weights of a whole data set are told."""
 
 
 def project(weigher: nn.Module) -> None:

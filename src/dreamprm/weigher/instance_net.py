@@ -5,6 +5,7 @@ Shapes: B examples, S steps, F features, K hidden units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,12 @@ _DOMAIN_WIDTH = 4
 
 
 class InstanceNet(Weigher):
-    """weight = low + (high - low) σ(mean_s W₂ a(W₁ x_s + b₁) + b₂).
+    """weight = low + (high - low) σ(z - z̄),  z = mean_s W₂ a(W₁ x_s + b₁) + b₂.
+
+    z̄ is the batch's mean of z while training (a running mean where the batch is one example), the training set's in
+    evaluation: only relative trust is learned. Differs from the paper, whose z̄ is 0 (as in features='paper'): one
+    update ahead, training less on noisy data is always better, so all weights fall to 0 together and the PRM stops
+    learning; so it did on the embedded world.
 
     features='label_aware': x_s holds P(+), its agreement with the label, log(1 + loss), the label, the step's place,
     the number of steps and an embedding of the domain (where num_domains is given). The last layer starts at zero, so
@@ -35,6 +41,8 @@ class InstanceNet(Weigher):
     blind to the label. Differs from the paper in nothing but that its input is detached unless the features are not.
     Raises ValueError for unknown settings, and for an example without a domain where domains are in use.
     """
+
+    centre: Tensor
 
     def __init__(
         self,
@@ -65,6 +73,8 @@ class InstanceNet(Weigher):
             "activation": activation,
         }
         self.features, self.low, self.high = features, low, high
+        self.centred = not paper
+        self.register_buffer("centre", torch.zeros(()))
         self.domain = nn.Embedding(num_domains, _DOMAIN_WIDTH) if num_domains and not paper else None
         width = 2 if paper else 6 + (0 if self.domain is None else _DOMAIN_WIDTH)
         self.net = nn.Sequential(nn.Linear(width, hidden), _ACTIVATIONS[activation](), nn.Linear(hidden, 1))
@@ -73,9 +83,26 @@ class InstanceNet(Weigher):
                 nn.init.zeros_(parameter)
 
     def forward(self, features: Features) -> Float[Tensor, " B"]:
+        logits = self._logits(features)
+        # While training the batch is its own measure; a batch of one has its predecessors', see `observe`.
+        centre = logits.mean() if self.centred and self.training and len(logits) > 1 else self.centre
+        return self.low + (self.high - self.low) * (logits - centre).sigmoid()
+
+    @torch.no_grad()
+    def observe(self, features: Features) -> None:
+        """Move z̄ a tenth of the way to this batch's mean."""
+        if self.centred:
+            self.centre.lerp_(self._logits(features).mean(), 0.1)
+
+    @torch.no_grad()
+    def settle(self, batches: Sequence[Features]) -> None:
+        """Set z̄ to the mean over all of a data set, from which its weights are then told."""
+        if self.centred:
+            self.centre.copy_(torch.cat([self._logits(features) for features in batches]).mean())
+
+    def _logits(self, features: Features) -> Float[Tensor, " B"]:
         scores = self.net(self._inputs(features))[..., 0]
-        chain = scores.masked_fill(~features.mask, 0.0).sum(1) / features.mask.sum(1).clamp_min(1)
-        return self.low + (self.high - self.low) * chain.sigmoid()
+        return scores.masked_fill(~features.mask, 0.0).sum(1) / features.mask.sum(1).clamp_min(1)
 
     def _inputs(self, features: Features) -> Float[Tensor, "B S F"]:
         probability = features.probability

@@ -170,7 +170,7 @@ def test_the_default_net_learns_which_labels_are_wrong(build_batch):
 
 
 def test_bounds_are_a_setting(features):
-    net = InstanceNet(low=-1.0, high=3.0)
+    net = InstanceNet(low=-1.0, high=3.0).eval()  # while training, weights are relative to the batch
     torch.nn.init.constant_(net.net[2].bias, 50.0)
     assert net(features).tolist() == [3.0, 3.0]
 
@@ -226,3 +226,20 @@ def test_other_keys_or_domains_are_refused(tmp_path):
 def test_bad_settings(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_the_net_learns_relative_trust_only(features):
+    """A common shift of all logits changes no weight of a batch, and its running mean measures a batch of one."""
+    torch.manual_seed(0)
+    net = InstanceNet()
+    torch.nn.init.normal_(net.net[2].weight)
+    before = net(features)
+    torch.nn.init.constant_(net.net[2].bias, 7.0)
+    torch.testing.assert_close(net(features), before, atol=1e-5, rtol=0)  # float32, next to a shift of 7
+    assert abs(before.log().diff().item()) > 1e-3
+    for _ in range(200):
+        net.observe(features)
+    net.eval()
+    torch.testing.assert_close(net(features), before, atol=1e-4, rtol=0)
+    net.settle([features])
+    torch.testing.assert_close(net(features), before, atol=1e-5, rtol=0)

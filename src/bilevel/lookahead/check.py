@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .typed import gradients, norm
+
 __all__ = ["HypergradientCheckError", "Reference", "cosine"]
 
 THRESHOLD = 0.99
@@ -27,14 +29,14 @@ class Reference:
     """∇ℓ_i of the first and the last example of a micro-batch, taken on its graph before the weighted pass frees it."""
 
     examples: tuple[int, ...]
-    gradients: list[dict[Tensor, Tensor]] = field(default_factory=list)
+    gradients: list[dict[Tensor, Tensor]] = field(default_factory=list[dict[Tensor, Tensor]])
 
     @staticmethod
     def take(losses: Tensor, parameters: Sequence[Tensor]) -> Reference:
         """One backward pass for each of the two examples, keeping the graph."""
         reference = Reference(tuple(sorted({0, len(losses) - 1})))
         for example in reference.examples:
-            grads = torch.autograd.grad(losses[example], parameters, retain_graph=True, allow_unused=True)
+            grads = gradients(losses[example], parameters, retain_graph=True)
             reference.gradients.append({p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
         return reference
 
@@ -42,22 +44,18 @@ class Reference:
         """Raise where the weighted pass wrote a gradient that torch.autograd.grad does not see."""
         for parameter, name in names.items():
             written = parameter.grad is not None and before.get(parameter) != parameter.grad._version
-            if written and not any(parameter in gradients for gradients in self.gradients):
+            if written and not any(parameter in kept for kept in self.gradients):
                 raise RuntimeError(
-                    f"{name}: has a gradient that torch.autograd.grad does not see, so the outer gradient would miss it; "
-                    "this is reentrant gradient checkpointing: checkpoint with use_reentrant=False"
+                    f"{name}: has a gradient that torch.autograd.grad does not see, so the outer gradient would miss "
+                    "it; this is reentrant gradient checkpointing: checkpoint with use_reentrant=False"
                 )
 
     def product(self, cotangent: Mapping[Tensor, Tensor], parameter: Tensor | None = None) -> Tensor:
         """<u, ∇ℓ_i> over all parameters, or over one, for the examples kept: (E,)."""
         chosen = list(cotangent) if parameter is None else [parameter]
         rows: list[Tensor] = []
-        for gradients in self.gradients:
-            parts = [
-                (cotangent[p].double() * gradients[p].double()).sum()
-                for p in chosen
-                if p in gradients and p in cotangent
-            ]
+        for kept in self.gradients:
+            parts = [(cotangent[p].double() * kept[p].double()).sum() for p in chosen if p in kept and p in cotangent]
             rows.append(torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64))
         return torch.stack([row.cpu() for row in rows])
 
@@ -69,12 +67,12 @@ def cosine(product: Tensor, reference: Tensor) -> float:
     have a cosine near one by luck. NaN where the reference is zero.
     """
     a, b = product.double().cpu(), reference.double().cpu()
-    size_a, size_b = a.norm().item(), b.norm().item()
+    size_a, size_b = float(norm(a)), float(norm(b))
     if size_b == 0.0:
         return math.nan
     if size_a == 0.0 or not math.isfinite(size_a):
         return 0.0
-    angle = (a @ b).item() / (size_a * size_b)
+    angle = float(a @ b) / (size_a * size_b)
     # cos φ = .99 is a relative error of .14, and so is a length that is off by that much.
     ratio = min(size_a, size_b) / max(size_a, size_b)
     return min(angle, 1.0 - 0.5 * (1.0 - ratio) ** 2)
@@ -88,5 +86,6 @@ def explain(agreement: float, product: str, worst: Sequence[tuple[str, float]]) 
         f"(below {THRESHOLD}); the hypergradient cannot be trusted."
         + (f" Worst parameters:{named}" if named else "")
         + "\nLikely: rows that are not examples (give lookahead.inner(rows=…)), a layer that mixes examples, "
-        "low precision with product='fd', or a custom function. Choose another product, or Lookahead(check='log') to go on"
+        "low precision with product='fd', or a custom function. Choose another product, or go on by "
+        "Lookahead(check='log')"
     )

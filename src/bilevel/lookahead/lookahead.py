@@ -10,7 +10,7 @@ the hypergradient is dF/dφ = -Σ_i (∂c_i/∂φ) d_i: one number per example i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from .check import THRESHOLD, HypergradientCheckError, Reference, cosine, explai
 from .replay import Replay
 from .rows import RowMaps
 from .tape import Tape, trainable_sites
+from .typed import backward, gradients, named_modules, norm
 from .unroll import DoubleBackward
 
 __all__ = ["Lookahead", "Product"]
@@ -56,10 +57,11 @@ class Lookahead:
 
     Args:
         model: the module whose calls make the losses. Its own optimizer step is what is differentiated.
-        optimizer: a live torch.optim SGD, Adam, AdamW, RMSprop or Adagrad, or bitsandbytes Adam(W), 8-bit too. Only read.
-        product: how d_i is computed. `ghost` (exact, about one forward's matmuls), `jvp` (exact, forward mode, any layer
-            with a forward-mode rule), `unroll` (exact, double backward), `fd` (central difference at θ, fp32 only),
-            `darts` (difference at θ' without the step's derivative, as the papers' code does: to compare with).
+        optimizer: a live torch.optim SGD, Adam, AdamW, RMSprop or Adagrad, or bitsandbytes Adam(W), 8-bit
+            too. Only read.
+        product: how d_i is computed. `ghost` (exact, about one forward's matmuls), `jvp` (exact, forward mode, any
+            layer with a forward-mode rule), `unroll` (exact, double backward), `fd` (central difference at θ, fp32
+            only), `darts` (difference at θ' without the step's derivative, as the papers' code does: to compare with).
         clip_norm, clip_value: clipping of the inner gradient, inside the derivative; one of the two.
         adam: "exact", or "frozen" for moments held constant.
         scaler: a torch.amp.GradScaler, where the inner backward pass needs one.
@@ -113,8 +115,8 @@ class Lookahead:
             for place, parameter in enumerate(group["params"]):
                 if parameter.requires_grad and parameter not in ours:
                     raise ValueError(
-                        f"parameter {place} of the optimizer's group {index} is not in the model; Lookahead sees the losses "
-                        "through the model only: make it a parameter of the model, or give it an optimizer of its own"
+                        f"parameter {place} of the optimizer's group {index} is not in the model; Lookahead sees the "
+                        "losses through the model only: make it a parameter of the model, or give it its own optimizer"
                     )
                 if parameter.requires_grad:
                     chosen.append(parameter)
@@ -125,7 +127,7 @@ class Lookahead:
     # -- inner ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def inner(self, rows: Mapping[str, Tensor] | None = None, record: bool = True) -> Iterator[None]:
+    def inner(self, rows: Mapping[str, Tensor] | None = None, record: bool = True) -> Generator[None]:
         """One micro-batch of the inner step: compute the losses and call `backward` inside.
 
         rows: where rows are not examples: module-name prefix -> example of each row, (M,) or (L, T), for the modules
@@ -165,7 +167,7 @@ class Lookahead:
         batch = self._open
         used = coefficients.detach().to(losses.dtype)
         if batch is None:  # inner(record=False)
-            self._scaled((used * losses).sum()).backward()
+            backward(self._scaled((used * losses).sum()))
             return
         if batch.coefficients is not None:
             raise RuntimeError("one lookahead.backward per lookahead.inner() block; open a block for each micro-batch")
@@ -189,7 +191,7 @@ class Lookahead:
         batch.recorder.recording = True
         written = {p: p.grad._version for p in self._parameters if p.grad is not None}
         try:
-            self._scaled((batch.used * losses).sum()).backward()
+            backward(self._scaled((batch.used * losses).sum()))
         finally:
             batch.recorder.recording = False
         batch.scale = self.scaler.get_scale() if self.scaler else 1.0
@@ -228,7 +230,7 @@ class Lookahead:
 
     def accumulate_outer(self, outer_loss: Tensor) -> None:
         """Add ∇F of one outer micro-batch to v; call before `backward_outer`, whose v is then the mean of all."""
-        grads = torch.autograd.grad(outer_loss, self._parameters, allow_unused=True)
+        grads = gradients(outer_loss, self._parameters)
         self._num_outer += 1
         self._outer_loss += float(outer_loss.detach())
         for parameter, gradient in zip(self._parameters, grads, strict=True):
@@ -256,12 +258,12 @@ class Lookahead:
             if count > 1:
                 v.div_(count)
         _average_over_processes(vector, self._parameters)
-        norm = _global_norm(vector)
-        self.report = {"outer_loss": loss, "outer_gradient_norm": float(norm)}
+        size = _global_norm(vector)
+        self.report = {"outer_loss": loss, "outer_gradient_norm": float(size)}
         if self._norm is not None:
             self.report["inner_gradient_norm"] = float(self._norm)
         if (
-            not bool(torch.isfinite(norm))
+            not bool(torch.isfinite(size))
             or self._skipped
             or (self._norm is not None and not bool(torch.isfinite(self._norm)))
         ):
@@ -277,7 +279,7 @@ class Lookahead:
             part = -(batch.coefficients * d.to(batch.coefficients.dtype)).sum()
             surrogate = part if surrogate is None else surrogate + part
         assert surrogate is not None
-        surrogate.backward()
+        backward(surrogate)
         self._before = {}
         return Status.DONE
 
@@ -335,12 +337,11 @@ class Lookahead:
         for parameter, u in cotangent.items():
             ours.append((tape.products({parameter: u}, keep=True) / divide)[rows].double().cpu())
             theirs.append(reference.product(cotangent, parameter))
-        size = torch.cat(theirs).norm()
+        size = float(norm(torch.cat(theirs)))
         worst = sorted(
-            ((a - b).norm().item(), self._names[p], cosine(a, b))
-            for p, a, b in zip(cotangent, ours, theirs, strict=True)
+            (float(norm(a - b)), self._names[p], cosine(a, b)) for p, a, b in zip(cotangent, ours, theirs, strict=True)
         )[::-1]
-        named = [(name, agreement) for error, name, agreement in worst[:3] if error > 0.01 * float(size)]
+        named = [(name, agreement) for error, name, agreement in worst[:3] if error > 0.01 * size]
         self._judge(cosine(torch.cat(ours), torch.cat(theirs)), named)
 
     def _judge(self, agreement: float, worst: list[tuple[str, float]]) -> None:
@@ -358,8 +359,8 @@ def _wide(*tensors: Tensor) -> torch.dtype:
 
 
 def _global_norm(tensors: Mapping[Tensor, Tensor]) -> Tensor:
-    norms = [torch.linalg.vector_norm(t, dtype=_wide(t)) for t in tensors.values()]
-    return torch.stack([n.double() for n in norms]).norm() if norms else torch.zeros(())
+    norms = [norm(t, _wide(t)).double() for t in tensors.values()]
+    return norm(torch.stack(norms)) if norms else torch.zeros(())
 
 
 def _validate(
@@ -380,10 +381,11 @@ def _validate(
 
 
 def _refuse_replay(model: nn.Module, product: str, parameters: list[Tensor]) -> None:
-    quantized = [name for name, m in model.named_modules() if type(m).__module__.startswith("bitsandbytes.nn")]
+    quantized = [name for name, m in named_modules(model) if type(m).__module__.startswith("bitsandbytes.nn")]
     if quantized and product == "jvp":
         raise ValueError(
-            f"product='jvp' through quantized layers ({quantized[0]}, …): they drop the tangent without a sound; use 'ghost'"
+            f"product='jvp' through quantized layers ({quantized[0]}, …): they drop the tangent without a sound; "
+            "use 'ghost'"
         )
     if product == "fd" and any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters):
         raise ValueError(

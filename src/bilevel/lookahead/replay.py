@@ -1,4 +1,4 @@
-"""Products that run the model again: `jvp` (forward mode, exact), `fd` (central difference), `darts` (the published way).
+"""Products that run the model again: `jvp` (forward mode, exact), `fd` (central difference), `darts` (as published).
 
 The losses are functions of the model's outputs o, and the weighted backward pass has already left
 δ = Σ_i c_i ∂ℓ_i/∂o on them. So <u, c_i ∇ℓ_i(θ)> = <δ_i, J_i u> with J = ∂o/∂θ: only J u is missing, and it comes
@@ -7,19 +7,19 @@ from the recorded calls of the model alone. The user's loss code never runs twic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from .rows import RowMaps, RowsError
 from .tape import Site, substitute
+from .typed import attention, fork_random, hook, make_dual, norm, tangent
 
 __all__ = ["Call", "Replay", "ZeroTangentError", "output_leaves"]
 
@@ -42,7 +42,7 @@ class Call:
     random: tuple[Tensor, list[Tensor]]
     autocast: tuple[str, bool, torch.dtype]
     num_outputs: int = 0
-    deltas: dict[int, Tensor] = field(default_factory=dict)
+    deltas: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, list[Tensor]]:
@@ -62,23 +62,18 @@ class Replay:
         self._device = next(model.parameters()).device
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self) -> Generator[None]:
         """Record every call of the model while open."""
         before = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
         after = self.model.register_forward_hook(self._after)
         try:
-            # Dropout inside a fused kernel of the GPU draws another mask than the math kernel of the replay does; on the
-            # CPU, attention with dropout always goes to the latter.
-            with self._attention(self._forward_mode and self._device.type != "cpu"):
+            # Dropout inside a fused kernel of the GPU draws another mask than the math kernel of the replay does; on
+            # the CPU, attention with dropout always goes to the latter.
+            with attention(self._forward_mode and self._device.type != "cpu"):
                 yield
         finally:
             before.remove()
             after.remove()
-
-    @staticmethod
-    def _attention(math: bool) -> AbstractContextManager[None]:
-        """The one kernel of attention that has a forward-mode rule, or whichever torch chooses."""
-        return sdpa_kernel(SDPBackend.MATH) if math else nullcontext()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kind = self._device.type
@@ -97,34 +92,34 @@ class Replay:
             # One output may lie upstream of another (image features, of the logits). The alias sees only what the
             # losses ask of this output themselves.
             leaf = leaf.view_as(leaf)
-            leaf.register_hook(self._keep(call, place))
+            hook(leaf, self._keep(call, place))
             return leaf
 
         return pytree.tree_map(alias, output)
 
     def _keep(self, call: Call, place: int) -> Callable[[Tensor], None]:
-        def hook(gradient: Tensor) -> None:
+        def keep(gradient: Tensor) -> None:
             if self.recording:
                 call.deltas[place] = gradient
 
-        return hook
+        return keep
 
     def verify_covered(self) -> None:
         """Raise where no call of the model was recorded."""
         if not any(call.deltas for call in self.calls):
             raise RuntimeError(
-                "no call of the model was recorded in lookahead.inner(): compute the losses inside the block, by calling "
-                "the very module that was given to Lookahead"
+                "no call of the model was recorded in lookahead.inner(): compute the losses inside the block, by "
+                "calling the very module that was given to Lookahead"
             )
 
     def _run(self, call: Call, values: Callable[[Site], Tensor], same_random: bool) -> list[Tensor]:
         kind, enabled, dtype = call.autocast
         devices = [self._device] if kind == "cuda" else []
         with (
-            torch.random.fork_rng(devices, enabled=same_random),
+            fork_random(devices, same_random),
             substitute(self.sites, values),
             torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
-            self._attention(self._forward_mode),
+            attention(self._forward_mode),
             torch.no_grad(),
         ):
             if same_random:
@@ -155,7 +150,7 @@ class Replay:
         alive = any(bool(u.any()) for u in cotangent.values())
         with forward_ad.dual_level():
             duals = {
-                (site.module, site.attribute): forward_ad.make_dual(parameters[site.parameter], u)
+                (site.module, site.attribute): make_dual(parameters[site.parameter], u)
                 for site in self.sites
                 if (u := _direction(site, cotangent, parameters[site.parameter].dtype)) is not None
             }
@@ -165,14 +160,15 @@ class Replay:
                     lambda site: duals.get((site.module, site.attribute), parameters[site.parameter]),
                     same_random=True,
                 )
-                tangents = [forward_ad.unpack_dual(output).tangent for output in outputs]
-                missing = [place for place in call.deltas if tangents[place] is None]
-                if missing or (alive and not any(bool(tangents[place].any()) for place in call.deltas)):
+                tangents = [tangent(output) for output in outputs]
+                asked = [tangents[place] for place in call.deltas]
+                moved = [change is not None and bool(change.any()) for change in asked]
+                if any(change is None for change in asked) or (alive and not any(moved)):
                     raise ZeroTangentError(
-                        "forward mode gave no tangent for the model's output: a layer drops it (a frozen 4-bit layer, a "
-                        "custom autograd function, reentrant checkpointing, compiled code); choose product='ghost'"
+                        "forward mode gave no tangent for the model's output: a layer drops it (a frozen 4-bit layer, "
+                        "a custom autograd function, reentrant checkpointing, compiled code); choose product='ghost'"
                     )
-                totals.append(self._reduce(call, list(tangents)))
+                totals.append(self._reduce(call, tangents))
         return _sum(totals)
 
     def difference(
@@ -183,9 +179,9 @@ class Replay:
         *,
         same_random: bool = True,
     ) -> Tensor:
-        """The same by (o(θ + εu) - o(θ - εu)) / 2ε with ε = epsilon / ‖u‖, rounded to the parameters' dtype as it is."""
-        norm = torch.stack([u.float().norm() for u in cotangent.values()]).norm()
-        step = epsilon / norm if bool(norm > 0) else torch.zeros_like(norm)
+        """The same by (o(θ + εu) - o(θ - εu)) / 2ε with ε = epsilon / ‖u‖, rounded to the parameters' dtype."""
+        size = norm(torch.stack([norm(u.float()) for u in cotangent.values()]))
+        step = torch.where(size > 0, epsilon / size, 0.0)
         totals: list[Tensor] = []
         for call in self.calls:
             ends: list[list[Tensor]] = []
@@ -197,7 +193,7 @@ class Replay:
                     return value if u is None else value + (shift * u).to(value.dtype)
 
                 ends.append(self._run(call, moved, same_random))
-            scale = 0.5 / step if bool(step > 0) else torch.zeros_like(step)
+            scale = torch.where(step > 0, 0.5 / step, 0.0)
             changes: list[Tensor | None] = []
             for high, low in zip(*ends, strict=True):
                 wide = torch.promote_types(high.dtype, torch.float32)
@@ -207,7 +203,7 @@ class Replay:
 
 
 def _direction(site: Site, cotangent: Mapping[Tensor, Tensor], dtype: torch.dtype | None) -> Tensor | None:
-    """u for one use of a parameter. The backward pass of an embedding leaves its padding row out; forward mode does not."""
+    """u for one use of a parameter. An embedding's backward pass leaves its padding row out; forward mode does not."""
     u = cotangent.get(site.parameter)
     if u is None:
         return None

@@ -82,7 +82,8 @@ class RowMaps:
         if index is None:
             if self.num_examples > 1:
                 raise RowsError(
-                    f"{name}: used once per image, and no map says whose; give lookahead.inner(rows={{{name!r}: LongTensor}})"
+                    f"{name}: used once per image, and no map says whose; give "
+                    f"lookahead.inner(rows={{{name!r}: LongTensor}})"
                 )
             example = 0
         elif row >= index.shape[0]:
@@ -94,7 +95,7 @@ class RowMaps:
         return out
 
     def resolve(self, name: str, shape: torch.Size, context: torch.Size | None = None) -> RowMap:
-        """The map for an activation whose leading dimensions are `shape`; `context`: the calling module's input shape."""
+        """The map for an activation with leading dimensions `shape`; `context`: the calling module's input shape."""
         count = self.num_examples
         index = self.find(name)
         if index is not None:

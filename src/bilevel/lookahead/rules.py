@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from .rows import RowMap, wide
 from .tape import Entry, Lookup, Tape
 from .tracked import NoRuleError, Tracked, plain
+from .typed import broadcast_shapes, vecdot
 
 __all__ = ["register_rule"]
 
@@ -49,7 +50,7 @@ def _inner_product(rows: RowMap, delta: Tensor, output: Tensor) -> Tensor:
     """Σ over everything but the example of δ · output, (B,)."""
     if rows.index is None and rows.lead == 1 and not rows.drop and delta.dtype in (torch.float32, torch.float64):
         # Four times faster on CPU than bmm of (1, K) and (K, 1).
-        return torch.linalg.vecdot(delta.reshape(len(delta), -1), output.reshape(len(delta), -1))
+        return vecdot(delta.reshape(len(delta), -1), output.reshape(len(delta), -1))
     dtype = wide(delta.dtype)
     return rows.reduce(delta.to(dtype) * output.to(dtype))
 
@@ -283,21 +284,19 @@ def _elementwise(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, .
     place = places[0]
     tracked: Tracked = operands[place]
     others = [a for i, a in enumerate(operands) if i != place]
+
+    def alone(p: Tensor) -> Tensor:
+        return function(*(p if i == place else a for i, a in enumerate(args)), **kwargs)
+
     if all(not isinstance(a, Tensor) or a.ndim == 0 for a in others):
-
-        def alone(p: Tensor) -> Tensor:
-            return function(*(p if i == place else a for i, a in enumerate(operands)), **kwargs)
-
         return tracked.extend(alone)
-    shape = torch.broadcast_shapes(tracked.shape, *(a.shape for a in others if isinstance(a, Tensor)))
+    shape = broadcast_shapes(tracked.shape, *(a.shape for a in others if isinstance(a, Tensor)))
     if len(shape) == tracked.ndim and tracked.shape[0] != 1:
         if not any(isinstance(a, Tensor) and a.requires_grad for a in others):
-            return tracked.extend(
-                lambda p: function(*(p if i == place else a for i, a in enumerate(operands)), **kwargs)
-            )
+            return tracked.extend(alone)
         raise NoRuleError(
-            f"{tracked.path}: {function.__name__} with an activation of its own shape {tuple(shape)}, which has no rows; "
-            "choose product='jvp'"
+            f"{tracked.path}: {function.__name__} with an activation of its own shape {tuple(shape)}, which has no "
+            "rows; choose product='jvp'"
         )
     size = shape[0]
     if size == 1 and tape.expected_rows() != 1:
@@ -329,7 +328,11 @@ def _expand(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, ...], 
     grown = output.ndim > tracked.ndim or (output.shape[0] != tracked.shape[0] and tracked.shape[0] == 1)
     same = output.shape == (output.shape[0], *tracked.shape[-(output.ndim - 1) :]) if output.ndim > 1 else False
     if not grown:
-        return tracked.extend(lambda p: function(p, *args[1:], **kwargs))
+
+        def alone(p: Tensor) -> Tensor:
+            return function(p, *args[1:], **kwargs)
+
+        return tracked.extend(alone)
     if not same:
         raise NoRuleError(
             f"{tracked.path}: {function.__name__} to {tuple(output.shape)} has no ghost rule; choose 'jvp'"
@@ -392,7 +395,7 @@ def _chain(function: Callable[..., Any], tape: Tape, args: tuple[Any, ...], kwar
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "true_divide", "multiply")
 _DUNDER = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv")
-_CHAIN = (
+_CHAIN = (  # noqa: SIM905 - forty lines of quotes would say less
     "to type type_as float double half bfloat16 view reshape flatten unflatten transpose t permute unsqueeze squeeze "
     "contiguous clone exp sigmoid softplus tanh neg movedim swapaxes narrow select tile repeat_interleave "
     "index_select cos sin abs square sqrt rsqrt chunk softmax"

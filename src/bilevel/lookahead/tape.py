@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .rows import RowMap, RowMaps, longest_prefix
 from .tracked import NoRuleError, Tracked
+from .typed import hook, named_modules, own_parameters, plain_functions
 
 __all__ = ["Entry", "Tape", "substitute", "trainable_sites"]
 
@@ -42,14 +43,14 @@ def trainable_sites(model: nn.Module, parameters: set[Tensor]) -> list[Site]:
     """Every module attribute that holds one of the parameters."""
     return [
         Site(module, attribute, f"{prefix}.{attribute}" if prefix else attribute, parameter)
-        for prefix, module in model.named_modules(remove_duplicate=True)
-        for attribute, parameter in module._parameters.items()
+        for prefix, module in named_modules(model)
+        for attribute, parameter in own_parameters(module).items()
         if parameter is not None and parameter in parameters
     ]
 
 
 @contextmanager
-def substitute(sites: list[Site], values: Callable[[Site], Tensor]) -> Iterator[None]:
+def substitute(sites: list[Site], values: Callable[[Site], Tensor]) -> Generator[None]:
     """Let each site's attribute give another tensor; the module's own table of parameters stays as it is."""
     # An entry of the instance's __dict__ is found before nn.Module.__getattr__ looks into _parameters.
     try:
@@ -79,7 +80,7 @@ class Tape:
         return longest_prefix(self.rows or {}, name)
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self) -> Generator[None]:
         """Track every trainable parameter, and the shapes that the modules around their uses are called with."""
         handles: list[Any] = []
         for module in self._ancestors():
@@ -100,7 +101,8 @@ class Tape:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Most calls give their activation first; taking all arguments apart is as slow as a small layer.
-        leaves = args[:1] if args and isinstance(args[0], Tensor) and args[0].ndim else pytree.tree_leaves((args, kwargs))
+        quick = bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 0
+        leaves = args[:1] if quick else pytree.tree_leaves((args, kwargs))
         first = next((a for a in leaves if isinstance(a, Tensor) and a.ndim), None)
         self._calls.append(None if first is None else first.shape)
 
@@ -128,18 +130,18 @@ class Tape:
         if not output.requires_grad:
             return
 
-        def hook(gradient: Tensor) -> None:
+        def write(gradient: Tensor) -> None:
             if self.recording:
                 with torch.no_grad():
                     entry = note(gradient)
                 if entry is not None:
                     self.entries.append(entry)
 
-        output.register_hook(hook)
+        hook(output, write)
 
     def verify_covered(self) -> None:
         """Raise where a gradient reached a stand-in, that is, a use went past every rule."""
-        with torch._C.DisableTorchFunctionSubclass():  # the stand-in's own .grad, not its parameter's
+        with plain_functions():  # the stand-in's own .grad, not its parameter's
             missed = sorted({t.path for t in self.stand_ins if t.grad is not None})
         self.stand_ins.clear()
         if missed:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .typed import plain_functions
+
 if TYPE_CHECKING:
     from .tape import Tape
 
@@ -46,7 +48,7 @@ class Tracked(torch.Tensor):
         value: Tensor, parameter: Tensor, name: str, tape: Tape, chain: tuple[Callable[[Tensor], Tensor], ...] = ()
     ) -> Tracked:
         """Stand in for `value`; a use that no rule sees leaves its gradient on the stand-in, where the tape looks."""
-        with torch._C.DisableTorchFunctionSubclass():
+        with plain_functions():
             tracked = value.detach().as_subclass(Tracked)
             tracked.requires_grad_(value.requires_grad)
         tracked.parameter, tracked.path, tracked.value, tracked.tape, tracked.chain = (
@@ -81,7 +83,7 @@ class Tracked(torch.Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        with torch._C.DisableTorchFunctionSubclass():
+        with plain_functions():
             rule = cls.rules.get(func)
             if rule is not None:
                 found = next((a for a in args if isinstance(a, Tracked)), None)  # taking all arguments apart is slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .tape import Site, substitute
+from .typed import gradients
 
 __all__ = ["DoubleBackward"]
 
@@ -25,8 +26,8 @@ class DoubleBackward:
         self.gradients: dict[Tensor, Tensor] = {}
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """The model runs on copies of its parameters, with attention by the only kernel that can be differentiated twice."""
+    def open(self) -> Generator[None]:
+        """The model runs on copies of its parameters, attention by the only kernel that can be differentiated twice."""
         with sdpa_kernel(SDPBackend.MATH), substitute(self.sites, lambda site: self.copies[site.parameter]):
             yield
 
@@ -35,7 +36,7 @@ class DoubleBackward:
         self.coefficients = coefficients.detach().to(losses.dtype).requires_grad_()
         total = (self.coefficients * losses).sum() * scale
         inputs = list(self.copies.values())
-        grads = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
+        grads = gradients(total, inputs, create_graph=True)
         for parameter, gradient in zip(self.copies, grads, strict=True):
             if gradient is None:
                 continue

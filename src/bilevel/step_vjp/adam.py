@@ -85,8 +85,9 @@ def diagonal(
         g = g + decay * (parameter.to(wide) + group["lr"] * update)
     d = _diagonal(g, m, v, t, group, frozen, live)
     if gradient.dtype in (torch.bfloat16, torch.float16):
-        # In 16 bits the gradients of two examples often cancel to exactly 0. There the formula gives lr (1-β1) / (c1 ε),
-        # a spike as wide as ε, ten thousand times its neighbours: one such coordinate was larger than all others together.
+        # In 16 bits the gradients of two examples often cancel to exactly 0. There the formula gives
+        # lr (1-β1) / (c1 ε): a spike as wide as ε, ten thousand times its neighbours. One such coordinate outweighed
+        # all others together.
         d.masked_fill_(v == 0, 0.0)
     return d.neg_() if group["maximize"] else d
 

@@ -80,7 +80,8 @@ def _rule(optimizer: torch.optim.Optimizer) -> tuple[StepRule, Callable[[Mapping
     if "lion" in kind.__name__.lower() or "sign" in kind.__name__.lower():
         raise UnsupportedOptimizerError(
             f"{name}: a sign method's step does not change with the size of the gradient, so its derivative is 0 "
-            "almost everywhere and every hypergradient through it would be 0; use SGD, Adam or AdamW for the inner problem"
+            "almost everywhere and every hypergradient through it would be 0; use SGD, Adam or AdamW for the inner "
+            "problem"
         )
     raise UnsupportedOptimizerError(
         f"{name}: no derivative rule; known are {', '.join(sorted(_RULES))}; "

@@ -1,4 +1,4 @@
-"""RMSprop: v = α v + (1-α) g², a = sqrt(v) + ε (centered: sqrt(v - ḡ²) + ε), θ' = θ - lr g/a, or through a momentum buffer.
+"""RMSprop: v = α v + (1-α) g², a = sqrt(v) + ε (centered: sqrt(v - ḡ²) + ε), θ' = θ - lr g/a, or through a momentum.
 
 D = lr [ 1/a - (1-α) g (g - ḡ) / (sqrt(·) a²) ], ḡ = 0 where not centered; the momentum buffer adds g/a with factor 1.
 """

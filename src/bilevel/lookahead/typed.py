@@ -1,0 +1,106 @@
+"""What the fast path uses of torch, with types: torch ships these functions without, or with partly unknown ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+__all__ = [
+    "attention",
+    "backward",
+    "broadcast_shapes",
+    "fork_random",
+    "gradients",
+    "hook",
+    "make_dual",
+    "named_modules",
+    "norm",
+    "own_parameters",
+    "plain_functions",
+    "tangent",
+    "vecdot",
+]
+
+_torch: Any = torch
+_forward_ad: Any = forward_ad
+
+
+def norm(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Euclidean norm over all entries, summed in `dtype`."""
+    return _torch.linalg.vector_norm(tensor, dtype=dtype)
+
+
+def vecdot(left: Tensor, right: Tensor) -> Tensor:
+    """Dot products along the last dimension."""
+    return _torch.linalg.vecdot(left, right)
+
+
+def broadcast_shapes(*shapes: torch.Size) -> torch.Size:
+    """The common shape."""
+    return _torch.broadcast_shapes(*shapes)
+
+
+def backward(loss: Tensor) -> None:
+    """loss.backward()."""
+    scalar: Any = loss
+    scalar.backward()
+
+
+def gradients(
+    loss: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool | None = None
+) -> tuple[Tensor | None, ...]:
+    """torch.autograd.grad, None for an input that the loss does not depend on."""
+    return _torch.autograd.grad(loss, inputs, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
+
+
+def hook(tensor: Tensor, function: Callable[[Tensor], None]) -> None:
+    """Call `function` with the tensor's gradient when a backward pass reaches it."""
+    hooked: Any = tensor
+    hooked.register_hook(function)
+
+
+def attention(math: bool) -> AbstractContextManager[None]:
+    """Scaled dot-product attention by the math kernel, or by whichever torch chooses."""
+    kernel: Any = sdpa_kernel
+    return kernel(SDPBackend.MATH) if math else nullcontext()
+
+
+def make_dual(primal: Tensor, direction: Tensor) -> Tensor:
+    """A dual tensor of the current level."""
+    return _forward_ad.make_dual(primal, direction)
+
+
+def tangent(tensor: Tensor) -> Tensor | None:
+    """The tangent of a dual tensor of the current level."""
+    return _forward_ad.unpack_dual(tensor).tangent
+
+
+def fork_random(devices: Sequence[torch.device], enabled: bool) -> AbstractContextManager[None]:
+    """Put the generators back afterwards."""
+    return _torch.random.fork_rng(devices, enabled=enabled)
+
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module once, under its first name."""
+    root: Any = model
+    return list(root.named_modules(remove_duplicate=True))
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The module's own table of parameters, tied ones included under each of their names."""
+    owner: Any = module
+    return owner._parameters
+
+
+def plain_functions() -> AbstractContextManager[None]:
+    """Run torch functions on stand-ins without coming back to their `__torch_function__`.
+
+    The documented `super().__torch_function__` would turn every output into a stand-in; torch has no public way.
+    """
+    return _torch._C.DisableTorchFunctionSubclass()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..status import Status
-from ..step_vjp import check_optimizer, step_vjp, unwrap
+from ..step_vjp import check_optimizer, step_vjp, undo_step, undoable, unwrap
 from .check import THRESHOLD, HypergradientCheckError, Reference, cosine, explain
 from .replay import Replay
 from .rows import RowMaps
@@ -213,8 +213,9 @@ class Lookahead:
             self._norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         elif self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
-        replays = self.product in ("jvp", "fd") and bool(self._batches)
-        self._before = {p: p.detach().clone() for p in self._parameters} if replays else {}
+        self._before = {}
+        if self.product in ("jvp", "fd") and self._batches:  # the others do not need θ again
+            self._before = {p: p.detach().clone() for p in self._parameters if not undoable(live, p)}
         self._groups = [{k: v for k, v in group.items() if k != "params"} for group in live.param_groups]
         self._first = {p: "momentum_buffer" not in live.state.get(p, {}) for p in self._parameters}
         self._skipped = False
@@ -269,6 +270,9 @@ class Lookahead:
         ):
             return Status.NOT_FINITE
         cotangent = vector if self.product == "darts" else self._through_step(vector)
+        if self.product in ("jvp", "fd"):
+            kept = [p for p in self._parameters if p not in self._before]
+            self._before |= undo_step(unwrap(self.optimizer), kept, self._groups)
         surrogate: Tensor | None = None
         for batch in batches:
             d = self._products(batch, cotangent)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check", "check_bitsandbytes", "diagonal", "diagonal_bitsandbytes"]
+__all__ = ["check", "check_bitsandbytes", "diagonal", "diagonal_bitsandbytes", "undo"]
 
 
 def check(group: Mapping[str, Any]) -> str | None:
@@ -79,10 +79,7 @@ def diagonal(
         g = -g
     decay = group["weight_decay"]
     if not frozen and not group.get("decoupled_weight_decay") and _is_l2(decay):
-        # θ before the step, from the update itself: no copy has to be kept.
-        beta1, beta2 = group["betas"]
-        update = (m / (1.0 - beta1**t)).div_((v / (1.0 - beta2**t)).sqrt_().add_(group["eps"]))
-        g = g + decay * (parameter.to(wide) + group["lr"] * update)
+        g = g + decay * (parameter.to(wide) + _update(m, v, t, group))
     d = _diagonal(g, m, v, t, group, frozen, live)
     if gradient.dtype in (torch.bfloat16, torch.float16):
         # In 16 bits the gradients of two examples often cancel to exactly 0. There the formula gives
@@ -90,6 +87,24 @@ def diagonal(
         # all others together.
         d.masked_fill_(v == 0, 0.0)
     return d.neg_() if group["maximize"] else d
+
+
+def _update(m: Tensor, v: Tensor, t: float | Tensor, group: Mapping[str, Any]) -> Tensor:
+    """lr (m/c1) / (s + ε): θ before the step is θ' plus this, so that no copy has to be kept."""
+    beta1, beta2 = group["betas"]
+    s = (v / (1.0 - beta2**t)).sqrt_().add_(group["eps"])
+    return (m / (1.0 - beta1**t)).mul_(group["lr"]).div_(s)
+
+
+def undo(parameter: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
+    """θ from θ', up to rounding: (θ' + update) / (1 - lr wd), the divisor where the decay is decoupled."""
+    m, v = state["exp_avg"], state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    t = state["step"]
+    if isinstance(t, Tensor):
+        t = t.to(parameter.device, parameter.dtype) if t.is_cuda else t.item()
+    before = _update(m, v, t, group).add_(parameter)
+    decoupled = group.get("decoupled_weight_decay") and _is_l2(group["weight_decay"])
+    return before.div_(1.0 - group["lr"] * group["weight_decay"]) if decoupled else before
 
 
 def _is_l2(decay: Any) -> bool:

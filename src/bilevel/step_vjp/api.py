@@ -14,7 +14,16 @@ from torch import Tensor
 
 from . import adagrad, adam, rmsprop, sgd
 
-__all__ = ["StepRule", "UnsupportedOptimizerError", "check_optimizer", "register_step", "step_vjp", "unwrap"]
+__all__ = [
+    "StepRule",
+    "UnsupportedOptimizerError",
+    "check_optimizer",
+    "register_step",
+    "step_vjp",
+    "undo_step",
+    "undoable",
+    "unwrap",
+]
 
 
 class UnsupportedOptimizerError(ValueError):
@@ -97,6 +106,33 @@ def check_optimizer(optimizer: Any) -> None:
         reason = check(group)
         if reason:
             raise UnsupportedOptimizerError(f"{type(optimizer).__name__}, parameter group {index}: {reason}")
+
+
+def undoable(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
+    """Whether `undo_step` can give θ back: Adam or AdamW, and a precision in which the rounding of θ' is nothing."""
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and parameter.dtype in (
+        torch.float32,
+        torch.float64,
+    )
+
+
+def undo_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], groups: Sequence[Mapping[str, Any]]
+) -> dict[Tensor, Tensor]:
+    """θ of each parameter before the step that made the optimizer's state, to the last digits.
+
+    groups: the groups' settings at the time of the step. A parameter without a gradient did not move.
+    """
+    wanted = set(parameters)
+    before: dict[Tensor, Tensor] = {}
+    with torch.no_grad():
+        for live, group in zip(optimizer.param_groups, groups, strict=True):
+            for parameter in live["params"]:
+                if parameter in wanted:
+                    theta = parameter.detach()
+                    moved = parameter.grad is not None
+                    before[parameter] = adam.undo(theta, optimizer.state[parameter], group) if moved else theta
+    return before
 
 
 def step_vjp(

@@ -27,6 +27,7 @@ SMALL = [
     "inner.batch_size=4",
     "outer.batch_size=4",
     "outer.every=1",
+    "outer.begin=1",
     "evaluate.num_questions=3",
     "evaluate.num_resamples=10",
     "model.cache=0",

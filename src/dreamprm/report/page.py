@@ -124,7 +124,7 @@ def _training_note(results: dict[str, Any]) -> str:
     skipped = results.get("cost", {}).get("skipped_outer_updates", 0)
     notes = []
     if cosine is not None:
-        notes.append(f"Hypergradient checked against a second method at the first update: cosine {cosine:.5f}.")
+        notes.append(f"Hypergradient checked against plain autograd at the first update: cosine {cosine:.5f}.")
     if skipped:
         notes.append(f"{skipped} outer updates were skipped: their gradient was not finite.")
     return f"<p class='note'>{' '.join(notes)}</p>" if notes else ""

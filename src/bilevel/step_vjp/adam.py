@@ -37,22 +37,22 @@ def _diagonal(
     frozen: bool,
     live: Tensor | None = None,
 ) -> Tensor:
-    # Few passes over memory: at 50 M parameters this is elementwise work on hundreds of megabytes.
+    # Few passes over memory: at 50 M parameters this is elementwise work on hundreds of megabytes, and pieces that fit
+    # into the cache were slower. With r = sqrt(v) and a = r + ε sqrt(c2),
+    # D = lr sqrt(c2) / (c1 a) [ (1-β1) - (1-β2) m g / (r a) ].
     beta1, beta2 = group["betas"][0], group["betas"][1]
     c1, c2 = 1.0 - beta1**t, 1.0 - beta2**t
-    s = (v / c2).sqrt_()
+    scale = group["lr"] * c2**0.5 / c1
+    r = v.sqrt()
     if frozen:
-        return s.add_(group["eps"]).reciprocal_().mul_(group["lr"] * (1.0 - beta1) / c1)
-    # Where s = 0, g = 0, so that m g / s is 0 by any s > 0: cheaper than a mask.
-    s.clamp_min_(torch.finfo(s.dtype).tiny ** 0.5)
-    second = (m * g).div_(s)
+        return r.add_(group["eps"] * c2**0.5).reciprocal_().mul_((1.0 - beta1) * scale)
+    # Where r = 0, g = 0, so that m g / r is 0 by any r > 0: cheaper than a mask.
+    r.clamp_min_(torch.finfo(r.dtype).tiny ** 0.5)
+    second = (m * g).div_(r)
     if live is not None:
         second.masked_fill_(~live, 0.0)
-    # lr / (c1 (s+ε)) [ (1-β1) - (1-β2)/c2 · m g / (s (s+ε)) ]
-    s.add_(group["eps"])
-    second.div_(s)
-    scale = group["lr"] / c1
-    return second.mul_(-scale * (1.0 - beta2) / c2).add_((1.0 - beta1) * scale).div_(s)
+    r.add_(group["eps"] * c2**0.5)
+    return second.div_(r).mul_((beta2 - 1.0) * scale).add_((1.0 - beta1) * scale).div_(r)
 
 
 def diagonal(

@@ -90,7 +90,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
     for arm, runs in results.items():
         weights = [run["weights"] for run in runs]
-        separations = [w["separation"]["value"] for w in weights if w.get("separation")]
+        separations = [w["separation"]["auc"]["value"] for w in weights if w.get("separation")]
         ranks = [w["domain_rank_correlation"] for w in weights]
         ranks = [r["value"] if isinstance(r, dict) else r for r in ranks if r is not None]
         learned = weights[0]["spread"] > 1e-9

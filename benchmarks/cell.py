@@ -1,7 +1,7 @@
 """One cell, in a process of its own: `python -m benchmarks.cell '{"kind": "time", …}'` prints a JSON line.
 
 time      floor and contestant alternate, so that a drift of the machine meets both; wall and processor seconds of each
-memory    the highest resident memory above the idle process (imports done, nothing built) over three updates
+memory    the highest resident memory above the idle process (imports done, nothing built) over a plain update and two more
 accuracy  every contestant from one state against float64 autograd
 probe     a peer without workarounds: its error
 """
@@ -74,7 +74,7 @@ def memory(spec: Spec, setting: Setting) -> Spec:
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
     idle = _status("VmRSS")
     contestant = _ready(spec["name"], setting)
-    for _ in range(3):
+    for _ in range(2):
         contestant.update()
     return {"peak": _status("VmHWM") - idle, "idle": idle}
 

@@ -19,8 +19,10 @@ Cell = dict[str, Any]
 MEGABYTE = 1e6
 
 
-def write(cells: list[Cell], command: str, commit: str, threads: int, interpreter: str, folder: Path) -> Path:
-    """Write DATE-hypergradients.json and .md, adding to neither: a report is one run."""
+def write(
+    cells: list[Cell], command: str, commit: str, threads: int, interpreter: str, folder: Path, seconds: float
+) -> Path:
+    """Write DATE-hypergradients.json and .md; a second run of the same day takes the place of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "date": date.today().isoformat(),
@@ -29,7 +31,7 @@ def write(cells: list[Cell], command: str, commit: str, threads: int, interprete
         "threads": threads,
         "machine": machine(),
         "versions": versions(interpreter),
-        "seconds": round(sum(cell["seconds"] for cell in cells)),
+        "seconds": round(seconds),
     }
     path = folder / f"{facts['date']}-hypergradients.md"
     path.with_suffix(".json").write_text(json.dumps({**facts, "cells": cells}, indent=1) + "\n")
@@ -160,7 +162,7 @@ def _markdown(facts: dict[str, Any], cells: list[Cell]) -> str:
         "",
         f"    {facts['command']}",
         "",
-        f"Commit {facts['commit']}; {facts['machine']}, {facts['threads']} threads; "
+        f"Commit {facts['commit']}; {facts['machine']}, {facts['threads']} threads in the time cells; "
         + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
         + f"; {facts['seconds']} s in all.",
         "What the cells are and how they are measured: [benchmarks/README.md](../README.md).",

@@ -33,7 +33,7 @@ def test_time_memory_and_report(tmp_path: Path) -> None:
     assert not any("error" in cell["result"] for cell in cells)
     by_kind = {cell["spec"]["kind"]: cell["result"] for cell in cells}
     assert all(seconds > 0 for pair in by_kind["time"]["pairs"] for seconds in pair)
-    path = write(cells, "a command", "a commit", 1, sys.executable, tmp_path)
+    path = write(cells, "a command", "a commit", 1, sys.executable, tmp_path, 0.0)
     text = path.read_text()
     assert "| ghost |" in text
     assert "a commit" in text

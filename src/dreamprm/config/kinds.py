@@ -19,6 +19,7 @@ __all__ = [
     "HeldOut",
     "InstanceNet",
     "InstanceTable",
+    "Judged",
     "Keep",
     "Labels",
     "Noise",
@@ -66,6 +67,13 @@ class Labels(Enum):
     monte_carlo = "monte_carlo"
 
 
+class Judged(Enum):
+    """Which of the world's questions a run is judged on: choose settings on `validation`, report `test`."""
+
+    test = "test"
+    validation = "validation"
+
+
 @dataclass
 class DataSettings:
     """Where chains come from."""
@@ -84,6 +92,7 @@ class WorldData(DataSettings):
     num_chains: int = 3000
     labels: Labels = Labels.checked
     keep: Keep = Keep.all
+    judged: Judged = Judged.test
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.flipped <= 1.0:

@@ -58,7 +58,7 @@ def load_data(settings: TrainConfig) -> RunData:
         from dreamprm.world import load
 
         cold = load("cold", seed=settings.data.seed) if settings.cold.updates else []
-        test = load("test", seed=settings.data.seed)
+        test = load(settings.data.judged.name, seed=settings.data.seed)
     else:
         cold, test = train, []
     if settings.cold.num_examples is not None:

@@ -49,7 +49,7 @@ TRIVIAL = ("presence",)
 OFF_TARGET = ("succession", "order")
 
 # Shares of all questions, in percent.
-SPLITS: dict[str, int] = {"train": 50, "cold": 20, "meta": 12, "test": 18}
+SPLITS: dict[str, int] = {"train": 50, "cold": 20, "meta": 12, "validation": 9, "test": 9}
 _LARGEST_START = 16
 
 

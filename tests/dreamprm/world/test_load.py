@@ -22,7 +22,7 @@ def test_loading_is_deterministic_by_seed(train):
 
 
 def test_keys_are_unique_in_every_split():
-    for split in ("train", "cold", "meta", "test"):
+    for split in ("train", "cold", "meta", "validation", "test"):
         records = load(split, num_chains=900)
         assert len({record.key for record in records}) == len(records)
 
@@ -30,10 +30,12 @@ def test_keys_are_unique_in_every_split():
 def test_splits_share_no_question():
     everything: dict[str, set[str]] = {}
     for chain in read_chains():
+        assert chain.question.split == chain.split
         everything.setdefault(chain.split, set()).add(chain.question.identity)
     check_disjoint(**everything)
     groups = {
-        split: {record.group for record in load(split, num_chains=900)} for split in ("train", "cold", "meta", "test")
+        split: {record.group for record in load(split, num_chains=900)}
+        for split in ("train", "cold", "meta", "validation", "test")
     }
     check_disjoint(**groups)
     assert all(groups.values())

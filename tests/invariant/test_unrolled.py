@@ -68,13 +68,16 @@ def test_a_weigher_that_sees_the_graph_has_another_gradient(tiny_settings: Setti
     assert abs(first - second) > 1e-3 * abs(first)
 
 
+_TABLE = ["weigher=instance_table", "optimizer@outer.optimizer=row_adam"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["hypergradient.unroll=3"], "more than outer.every=1"),
         (["hypergradient.unroll=2", "outer.every=2", "precision=bf16"], "needs precision=fp32, not bf16"),
         (["hypergradient.unroll=2", "outer.every=2", "optimizer@inner.optimizer=adamw8bit"], "not adamw8bit"),
-        (["hypergradient.unroll=2", "outer.every=2", "weigher=instance_table"], "needs weigher.sparse=false"),
+        (["hypergradient.unroll=2", "outer.every=2", *_TABLE], "needs weigher.sparse=false"),
     ],
 )
 def test_what_it_cannot_do_is_refused(tiny_settings: Settings, overrides: list[str], message: str) -> None:

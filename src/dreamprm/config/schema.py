@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dreamprm.config.kinds import (
+    SGD,
     Adam,
     AdamW,
     Constant,
     DataSettings,
     InstanceNet,
+    InstanceTable,
     OptimizerSettings,
+    RowAdam,
     ScheduleSettings,
     WeigherSettings,
     WorldData,
@@ -341,3 +344,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "threads", "stop_at", "log_every")
+        _check_rows(self.weigher, self.outer.optimizer)
+
+
+def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
+    """A sparse table is put back into its bounds on the batch's rows only, so nothing may move the others."""
+    if not (isinstance(weigher, InstanceTable) and weigher.sparse):
+        return
+    moves_batch_only = isinstance(optimizer, RowAdam) or (
+        isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
+    )
+    if not moves_batch_only:
+        raise ValueError(
+            "weigher.sparse=true needs an outer optimizer that moves the batch's rows only: "
+            "optimizer@outer.optimizer=row_adam, or sgd with outer.optimizer.momentum=0; "
+            f"for {optimizer.kind} set weigher.sparse=false"
+        )

@@ -23,6 +23,7 @@ from dreamprm.config.resolve import differences, to_plain
         ("data.flipped=1.5", r"data: flipped is a probability in \[0, 1\], is 1.5"),
         ("outer=5", r"outer: is a group of settings \(batch_size, .*\), not 5"),
         ("weigher=foo", r"weigher/foo'; options of 'weigher': domain_table"),
+        ("weigher=instance_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),
         ("foo", "'foo' is no setting: write name=value"),
     ],
 )

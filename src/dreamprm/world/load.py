@@ -44,8 +44,8 @@ class Chain:
 
 
 def load(split: str, config: WorldConfig | None = None, **settings: Any) -> list[Record]:
-    """The records of a split: `train`, `cold` (clean, for the cold start), `meta`, `validation` (to choose settings on) or
-    `test`.
+    """The records of a split: `train`, `cold` (clean, for the cold start), `meta`, `validation` (to choose settings
+    on) or `test`.
 
     settings: fields of `WorldConfig` that replace those of `config`. Validation, test and meta records are grouped by
     question, several candidates each. Raises ValueError for an unknown split or setting.

@@ -375,7 +375,7 @@ def test_a_use_that_no_rule_sees_is_found() -> None:
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Hidden())
     with pytest.raises((bilevel.NoRuleError, RuntimeError), match=r"1\.weight|weight"):
         Loop(model, torch.optim.SGD(model.parameters(), lr=0.1)).run()
-    with pytest.raises((bilevel.ZeroTangentError, RuntimeError), match="forward mode|jvp"):
+    with pytest.raises((bilevel.ZeroTangentError, RuntimeError), match=r"forward mode|jvp"):
         Loop(model, torch.optim.SGD(model.parameters(), lr=0.1), product="jvp").run()
 
 
@@ -446,7 +446,7 @@ def test_usage_errors() -> None:
     loop = Loop(model := net(), torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(RuntimeError, match="nothing recorded"):
         loop.lookahead.backward_outer(loop.losses().mean())
-    with pytest.raises(RuntimeError, match="without lookahead.backward"), loop.lookahead.inner():
+    with pytest.raises(RuntimeError, match=r"without lookahead\.backward"), loop.lookahead.inner():
         loop.losses()
     with pytest.raises(ValueError, match="one number per example"), loop.lookahead.inner():
         loop.lookahead.backward(loop.losses().mean(), loop.raw)

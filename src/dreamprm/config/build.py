@@ -15,6 +15,7 @@ from torch import nn
 from dreamprm.config.errors import ConfigError, UserError
 from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
 from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize
+from dreamprm.weigher import Weigher
 
 __all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
 
@@ -55,7 +56,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
         raise ConfigError(f"optimizer {settings.kind}: {error}") from error
 
 
-def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: int) -> nn.Module:
+def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: int) -> Weigher:
     """The weigher of the settings, for that many training examples and domains."""
     given = _fields(settings)
     if isinstance(settings, DomainTable):
@@ -91,7 +92,7 @@ def build_lookahead(
         optimizer,
         product=settings.product.value,
         clip_norm=clip_norm,
-        adam=settings.adam,
+        adam=settings.adam.value,
         check=settings.check.value,
     )
 
@@ -127,7 +128,8 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     except OSError as error:
         raise UserError(f"{error}{'. It needs ' + settings.needs if settings.needs else ''}") from error
     if settings.gradient_checkpointing:
-        prm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        model: Any = prm.model
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.freeze_vision:
         _freeze_vision(prm)
     if settings.freeze_layers:

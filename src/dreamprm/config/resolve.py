@@ -85,7 +85,7 @@ def _check_names(config: DictConfig, schema: DictConfig, place: str) -> None:
         if name not in schema:
             where = f"{place} allows" if place else "allowed are"
             raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{_hint(str(name), names)}")
-        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name):
+        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
             continue
         child, expected = config[name], schema[name]
         if isinstance(expected, DictConfig) and child is not None:

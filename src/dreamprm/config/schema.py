@@ -25,6 +25,7 @@ from dreamprm.config.kinds import (
 )
 
 __all__ = [
+    "AdamDerivative",
     "Aggregate",
     "Check",
     "CheckpointConfig",
@@ -122,6 +123,13 @@ class Product(Enum):
     darts = "darts"
 
 
+class AdamDerivative(Enum):
+    """`exact`, or with Adam's second moment held fixed."""
+
+    exact = "exact"
+    frozen = "frozen"
+
+
 class Check(Enum):
     """The comparison with plain autograd at the first update: stop below .99, only log, or leave it out."""
 
@@ -156,7 +164,7 @@ class LoraConfig:
     """Low-rank adapters by peft; rank 0 trains the parameters themselves."""
 
     rank: int = 0
-    alpha: float = 16.0
+    alpha: int = 16
     dropout: float = 0.0
     targets: str = "all-linear"
 
@@ -267,14 +275,12 @@ class HypergradientConfig:
     """How the derivative of the outer loss by the weights is computed; see docs of `bilevel.Lookahead`."""
 
     product: Product = Product.ghost
-    adam: str = "exact"
+    adam: AdamDerivative = AdamDerivative.exact
     unroll: int = 1
     check: Check = Check.stop
 
     def __post_init__(self) -> None:
         _positive(self, "unroll")
-        if self.adam not in ("exact", "frozen"):
-            raise ValueError(f"adam must be exact or frozen, is {self.adam!r}")
 
 
 @dataclass

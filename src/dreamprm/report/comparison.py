@@ -17,7 +17,8 @@ def comparison_rows(results: dict[str, Any], *, intervals: bool = True) -> list[
     """
     if not results.get("baselines"):
         return []
-    methods = {"PRM": results} | {_LABELS.get(name, name): found for name, found in results["baselines"].items()}
+    baselines: dict[str, dict[str, Any]] = results["baselines"]
+    methods = {"PRM": results} | {_LABELS.get(name, name): found for name, found in baselines.items()}
     rows: list[tuple[str, ...]] = []
     for collection in ("", *results.get("by_source", {})):
         for method, figures in methods.items():

@@ -16,6 +16,7 @@ from dreamprm.data.collate import Batch, Collator
 from dreamprm.data.record import Record
 from dreamprm.trainer.sampler import EpochSampler
 from dreamprm.trainer.tree import random_state, set_random_state
+from dreamprm.weigher import Weigher
 
 __all__ = ["Counters", "DenseLoss", "Run"]
 
@@ -53,7 +54,7 @@ class Run:
     meta: Sequence[Record]
     test: Sequence[Record]
     cold: Sequence[Record]
-    weigher: nn.Module
+    weigher: Weigher
     dense_loss: DenseLoss | None = None
     inner_optimizer: torch.optim.Optimizer | None = None
     outer_optimizer: torch.optim.Optimizer | None = None

@@ -1,8 +1,8 @@
 """The weighers on real chains, several seeds, paired: `python -m benchmarks.prove_text [--seeds 5] [--workers 2]`.
 
-Each seed holds out other questions, and draws other batches; all arms of a seed have the same. Runs whose results.json
-exists are kept, so an interrupted proof goes on. Writes benchmarks/reports/DATE-real-text.{json,md}.
-Needs the extra `text` and the data (DREAMPRM_DATA, or shared/data beside the checkout).
+Each seed holds out other questions, and draws other batches; all arms of a seed share these and one cold-started PRM.
+Runs whose results.json exists are kept, so an interrupted proof goes on. Writes
+benchmarks/reports/DATE-real-text.{json,md}. Needs the extra `text` and the data (DREAMPRM_DATA, or shared/data beside the checkout).
 """
 
 from __future__ import annotations
@@ -60,27 +60,23 @@ def cells(runs: list[Results]) -> str:
 def tables(results: dict[str, list[Results]]) -> list[str]:
     """All held-out chains by arm and baseline; paired differences; by collection; the domains' weights."""
     head = f"| | {' | '.join(FIGURES)} |", f"|{'---|' * (len(FIGURES) + 1)}"
-    reference = next(iter(results.values()))
+    reference = results["no_selection"]
     lines = [*head]
     lines += [f"| {arm} | {cells(runs)} |" for arm, runs in results.items()]
     for name, label in BASELINES.items():
         found = [run["baselines"][name] for run in reference if name in run.get("baselines", {})]
         if len(found) == len(reference):
             lines.append(f"| *{label}* | {cells(found)} |")
-    if "no_selection" in results:
-        lines += ["", "Paired by seed, minus no_selection:", "", *head]
-        for arm, runs in results.items():
-            if arm != "no_selection":
-                pairs = [
-                    {path: (figure(one, path), figure(other, path)) for path in FIGURES.values()}
-                    for one, other in zip(runs, results["no_selection"], strict=True)
-                ]
-                texts = []
-                for path in FIGURES.values():
-                    both = [pair[path] for pair in pairs]
-                    told = [a - b for a, b in both if a is not None and b is not None]
-                    texts.append(show(told) if len(told) == len(pairs) else "-")
-                lines.append(f"| {arm} | {' | '.join(texts)} |")
+    lines += ["", "Paired by seed, minus no_selection:", "", *head]
+    for arm, runs in results.items():
+        if arm == "no_selection":
+            continue
+        texts = []
+        for path in FIGURES.values():
+            pairs = [(figure(one, path), figure(other, path)) for one, other in zip(runs, reference, strict=True)]
+            told = [a - b for a, b in pairs if a is not None and b is not None]
+            texts.append(show(told) if len(told) == len(pairs) else "-")
+        lines.append(f"| {arm} | {' | '.join(texts)} |")
     lines += ["", "By collection, step AUC:", ""]
     collections = sorted({name for run in reference for name in run["by_source"]})
     path = FIGURES["step AUC"]
@@ -104,6 +100,13 @@ def tables(results: dict[str, list[Results]]) -> list[str]:
     return lines
 
 
+def run_all(jobs: list[tuple[list[str], Path]], options: argparse.Namespace) -> None:
+    """Several runs at once; stops at the first that fails."""
+    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
+        for job in concurrent.futures.as_completed([pool.submit(run, *job) for job in jobs]):
+            job.result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
@@ -112,17 +115,24 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings for every arm, as inner.updates=300")
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
-    jobs = [
-        (["+experiment=real_text", *ARMS[arm], *options.overrides, f"seed={seed}"], folder / arm / f"seed{seed}")
-        for seed in range(options.seeds)
-        for arm in ARMS
-    ]
-    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-        for job in concurrent.futures.as_completed([pool.submit(run, *job) for job in jobs]):
-            job.result()
+    seeds = range(options.seeds)
+    common = ["+experiment=real_text", *options.overrides]
+    cold = [folder / "cold" / f"seed{seed}" for seed in seeds]
+    run_all([([*common, "weigher=uniform", "inner.updates=0", f"seed={seed}"], cold[seed]) for seed in seeds], options)
+    run_all(
+        [
+            (
+                [*common, *ARMS[arm], f"seed={seed}", f"model.path={cold[seed] / 'prm'}", "cold.updates=0"],
+                folder / arm / f"seed{seed}",
+            )
+            for seed in seeds
+            for arm in ARMS
+        ],
+        options,
+    )
     results = {
-        arm: [json.loads((folder / arm / f"seed{seed}" / "results.json").read_text()) for seed in range(options.seeds)]
-        for arm in ARMS
+        arm: [json.loads((folder / arm / f"seed{seed}" / "results.json").read_text()) for seed in seeds]
+        for arm in ("cold", *ARMS)
     }
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False

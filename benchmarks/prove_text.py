@@ -2,7 +2,8 @@
 
 Each seed holds out other questions, and draws other batches; all arms of a seed share these and one cold-started PRM.
 Runs whose results.json exists are kept, so an interrupted proof goes on. Writes
-benchmarks/reports/DATE-real-text.{json,md}. Needs the extra `text` and the data (DREAMPRM_DATA, or shared/data beside the checkout).
+benchmarks/reports/DATE-real-text.{json,md}. Needs the extra `text` and the data (DREAMPRM_DATA, or shared/data beside
+the checkout).
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from typing import Any
 
 from scipy import stats
 
+from dreamprm.world.quality import DOMAIN_SOURCES
+
 REPORTS = Path(__file__).parent / "reports"
 # Arm -> the command's overrides. The domain arms run on the world whose domains are bad as a whole.
 ARMS = {
@@ -85,8 +87,9 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     """One row per arm, then the paired differences."""
     lines = [
         "| arm | best-of-8, PRM | best-of-8, PRM-weighted vote | step AUC | AUC of weight against mislabelled"
-        " | rank correlation of domains | check cosine | minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        " | rank correlation of domains' weights: with quality | with their share of right labels | check cosine"
+        " | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in results.items():
         weights = [run["weights"] for run in runs]
@@ -100,9 +103,20 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
             f"| {arm} | {show(best(runs))} | {show(best(runs, 'weighted_vote'))} "
             f"| {show([run['steps']['auc']['value'] for run in runs])} "
             f"| {show(separations) if learned and separations else '-'} | {show(ranks) if learned and ranks else '-'} "
+            f"| {show([label_rank(w['domains']) for w in weights]) if learned and ranks else '-'} "
             f"| {show(checks) if checks else '-'} | {minutes:.1f} |"
         )
     return lines
+
+
+def label_rank(weights: dict[str, float]) -> float:
+    """Spearman's correlation of the sources' weights with their share of right labels alone.
+
+    The world's own `quality` also sets the sources that are trivial or off the target to 0, right as their labels are.
+    """
+    right = {source.name: 1 - source.flipped for sources in DOMAIN_SOURCES.values() for source in sources}
+    names = sorted(weights)
+    return float(stats.spearmanr([weights[name] for name in names], [right[name] for name in names])[0])
 
 
 def differences(results: dict[str, list[dict[str, Any]]]) -> list[str]:

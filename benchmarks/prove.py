@@ -24,6 +24,7 @@ from typing import Any
 
 from scipy import stats
 
+from dreamprm.evaluate.weights import domain_rank_correlation
 from dreamprm.world.quality import DOMAIN_SOURCES
 
 REPORTS = Path(__file__).parent / "reports"
@@ -115,8 +116,8 @@ def label_rank(weights: dict[str, float]) -> float:
     The world's own `quality` also sets the sources that are trivial or off the target to 0, right as their labels are.
     """
     right = {source.name: 1 - source.flipped for sources in DOMAIN_SOURCES.values() for source in sources}
-    names = sorted(weights)
-    return float(stats.spearmanr([weights[name] for name in names], [right[name] for name in names])[0])
+    found = domain_rank_correlation(weights, right)
+    return math.nan if found is None else found["value"]
 
 
 def differences(results: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -1,19 +1,28 @@
-"""The records of a run: inner, outer, test and cold-start data, from the embedded world or from files."""
+"""The records of a run: inner, outer, test and cold-start data, from the embedded world or from files.
+
+Files of more than 20,000 chains stay on disk: which of them are labelled, judged, of which domain, the readers' index
+knows, and a chain is read when it is drawn. Smaller ones are read into memory, since a row of a parquet file costs its
+whole row group.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from dreamprm.config.errors import UserError
 from dreamprm.config.kinds import DataSettings, FileData, HeldOut, Keep, OnBadRow, PoolData, WorldData, WorldMeta
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.pool import Split
+from dreamprm.data.readers.stream import RecordStream
 from dreamprm.data.record import Record
 
 __all__ = ["RunData", "check_needs", "known_good", "load_data"]
+
+_IN_MEMORY = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,13 @@ def load_data(settings: TrainConfig) -> RunData:
         held_out = load_pool(settings.data)
         train = held_out.train
     else:
-        train = _keep(_records(settings.data, "data"), settings.data)
+        train = _training(settings.data)
     if isinstance(settings.meta, HeldOut):
         if held_out is None:
             raise UserError("meta=held_out takes the meta set from a pool: set data=... to one, or meta=files")
         meta = held_out.meta
     else:
-        meta = [record for record in _records(settings.meta, "meta") if record.correct is not None]
+        meta = _judged(settings.meta)
     if held_out is not None:
         cold, test = train, held_out.test
     elif isinstance(settings.data, WorldData):
@@ -67,8 +76,11 @@ def load_data(settings: TrainConfig) -> RunData:
         raise UserError("no training chain with a step label: look at the data with python -m src.doctor")
     if not meta and settings.weigher.kind != "uniform":
         raise UserError("no meta chain of which it is known whether its answer is right: set meta.path")
-    _check_keys(train)
-    domains = sorted({record.domain for record in train})
+    if isinstance(train, RecordStream):  # whose keys are unique
+        domains = sorted(train.domains[place] for place in np.unique(train.domain))
+    else:
+        _check_keys(train)
+        domains = sorted({record.domain for record in train})
     return RunData(train, meta, test, cold, domains, isinstance(settings.data, WorldData))
 
 
@@ -78,29 +90,39 @@ def known_good(record: Record) -> bool | None:
     return None if value is None else not value
 
 
-def _records(settings: DataSettings, place: str) -> list[Record]:
-    if isinstance(settings, WorldData):
-        from dreamprm.world import load
+def _training(settings: DataSettings) -> Sequence[Record]:
+    """Chains with a labelled step."""
+    if not isinstance(settings, WorldData):
+        return _from_files(settings, "data")
+    from dreamprm.world import load
 
-        return load(
-            "train",
-            seed=settings.seed,
-            noise=settings.noise.name,
-            flipped=settings.flipped,
-            num_chains=settings.num_chains,
-            labels=settings.labels.name,
-        )
-    if isinstance(settings, WorldMeta):
-        from dreamprm.world import load
-
-        return load("meta", seed=settings.seed, num_chains=settings.num_chains)
-    assert isinstance(settings, FileData), "every other kind is one of the world's"
-    return _from_files(settings, place)
+    records = load(
+        "train",
+        seed=settings.seed,
+        noise=settings.noise.name,
+        flipped=settings.flipped,
+        num_chains=settings.num_chains,
+        labels=settings.labels.name,
+    )
+    labelled = [record for record in records if any(label is not None for label in record.labels)]
+    return [record for record in labelled if known_good(record)] if settings.keep is Keep.clean else labelled
 
 
-def _from_files(settings: FileData, place: str) -> list[Record]:
+def _judged(settings: DataSettings) -> Sequence[Record]:
+    """Chains of which it is known whether their answer is right."""
+    if not isinstance(settings, WorldMeta):
+        return _from_files(settings, "meta")
+    from dreamprm.world import load
+
+    records = load("meta", seed=settings.seed, num_chains=settings.num_chains)
+    return [record for record in records if record.correct is not None]
+
+
+def _from_files(settings: DataSettings, place: str) -> Sequence[Record]:
+    """Of the first `max_per_domain` chains of each domain the first `limit`, and of these all that serve `place`."""
     from dreamprm.data.readers import open_records
 
+    assert isinstance(settings, FileData), "every other kind is one of the world's"
     if settings.path is None:
         raise UserError(f"{place}.path is not set: {settings.needs}")
     side_file = settings.quarantine or f"{settings.path}.bad_rows.jsonl"
@@ -112,22 +134,14 @@ def _from_files(settings: FileData, place: str) -> list[Record]:
         quarantine=side_file if settings.on_bad_row is OnBadRow.quarantine else None,
         split=settings.split,
     )
-    records: list[Record] = []
-    per_domain: Counter[str] = Counter()
-    for record in stream:
-        per_domain[record.domain] += 1
-        if settings.max_per_domain is None or per_domain[record.domain] <= settings.max_per_domain:
-            records.append(record)
-        if settings.limit is not None and len(records) == settings.limit:
-            break
-    return records
-
-
-def _keep(records: list[Record], settings: DataSettings) -> list[Record]:
-    labelled = [record for record in records if any(label is not None for label in record.labels)]
-    if isinstance(settings, WorldData) and settings.keep is Keep.clean:
-        return [record for record in labelled if known_good(record)]
-    return labelled
+    places = np.arange(len(stream))
+    if settings.max_per_domain is not None:
+        firsts = [np.flatnonzero(stream.domain == name)[: settings.max_per_domain] for name in np.unique(stream.domain)]
+        places = np.sort(np.concatenate([places[:0], *firsts]))
+    places = places[: settings.limit]
+    serving = stream.labelled if place == "data" else stream.judged
+    kept = stream.take(places[serving[places]])
+    return kept if len(kept) > _IN_MEMORY else list(kept)
 
 
 def _check_keys(records: Sequence[Record]) -> None:

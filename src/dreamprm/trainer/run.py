@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from dreamprm.config.errors import UserError
 from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.collate import Collator
+from dreamprm.data.readers import RecordStream
+from dreamprm.data.record import Record
 from dreamprm.prm.frozen import FrozenLayers
 from dreamprm.report import print_results, write_report
 from dreamprm.tracker import open_tracker, require_tracker
@@ -119,13 +122,18 @@ def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
 def _fitting(data: RunData, collator: Collator) -> RunData:
     """The data without the chains that are longer than the collator allows; says how many these are."""
     parts = {"training": data.train, "meta": data.meta, "test": data.test}
-    kept = {name: [record for record in records if collator.fits(record)] for name, records in parts.items()}
+    kept = {name: _those_that_fit(records, collator) for name, records in parts.items()}
     left_out = [f"{len(parts[name]) - len(kept[name])} of {len(parts[name])} {name} chains" for name in parts]
     say(f"left out, above model.max_length={collator.max_length} tokens: {', '.join(left_out)}")
     if not kept["training"] or (data.meta and not kept["meta"]):
         raise UserError(f"no chain is left with at most {collator.max_length} tokens: raise model.max_length")
-    cold = kept["training"] if data.cold is data.train else [record for record in data.cold if collator.fits(record)]
+    cold = kept["training"] if data.cold is data.train else _those_that_fit(data.cold, collator)
     return replace(data, train=kept["training"], meta=kept["meta"], test=kept["test"], cold=cold)
+
+
+def _those_that_fit(records: Sequence[Record], collator: Collator) -> Sequence[Record]:
+    places = [place for place, record in enumerate(records) if collator.fits(record)]
+    return records.take(places) if isinstance(records, RecordStream) else [records[place] for place in places]
 
 
 def _keep_features(run: Run) -> None:

@@ -50,6 +50,30 @@ def test_domains_and_groups_are_known_without_reading(stream_of: Callable[..., A
     assert len(np.unique(stream.group)) == 10
 
 
+def test_labels_and_judgements_are_known_without_reading(write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    plain = {"question": "q", "steps": ["a", "b"]}
+    rows = [plain, plain | {"labels": [1, None]}, plain | {"labels": [None, None]}, plain | {"correct": False}]
+    path = write_rows(*rows)
+    for _ in range(2):  # the second time from the kept index
+        stream = open_records(path, index=tmp_path / "index")
+        assert stream.labelled.tolist() == [False, True, False, False]
+        assert stream.judged.tolist() == [False, False, False, True]
+        assert stream[1:3].labelled.tolist() == [True, False]
+
+
+def test_a_row_with_two_records_of_one_key_is_bad(
+    write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dreamprm.data.readers.index as index
+
+    real = index.parse_row
+    monkeypatch.setattr(index, "parse_row", lambda *given: real(*given) * (1 + (given[2] == 2)))
+    path = write_rows(*({"question": f"q {i}", "steps": ["s"]} for i in range(3)))
+    with pytest.raises(RecordError, match="row 2: gives several records of one key, which would share one weight"):
+        open_records(path)
+    assert [record.question for record in open_records(path, on_bad_row="skip")] == ["q 0", "q 2"]
+
+
 def test_splits_share_no_question(stream_of: Callable[..., Any]) -> None:
     train, meta, test = stream_of().split((0.6, 0.2, 0.2), seed=1)
     questions = [{record.question for record in part} for part in (train, meta, test)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dreamprm.config import TrainConfig, UserError
+from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.trainer import phases
 from dreamprm.trainer.checkpoint import latest_checkpoint
@@ -106,19 +106,17 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_keys_that_repeat_are_refused(tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_repeat_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    import dreamprm.data.readers as readers
+    import dreamprm.world as world
 
-    real = readers.open_records
-
-    def one_key(*arguments: Any, **named: Any) -> list[Any]:
-        return [dataclasses.replace(record, key="-1") for record in real(*arguments, **named)]
-
-    monkeypatch.setattr(readers, "open_records", one_key)
+    real = world.load
+    monkeypatch.setattr(
+        world, "load", lambda *given, **named: [dataclasses.replace(one, key="-1") for one in real(*given, **named)]
+    )
     with pytest.raises(UserError, match="examples 0 and 1 share the key '-1' and would share one weight"):
-        load_data(tiny_settings())
+        load_data(resolve_train(compose_config("train", ["data.num_chains=20"])))
 
 
 def test_a_missing_image_is_named(tiny_settings: Settings, tiny_files: Path, tmp_path: Path) -> None:

@@ -24,13 +24,15 @@ from dreamprm.data.record import RecordError
 
 __all__ = ["Index", "build_index", "load_index"]
 
-_VERSION = 1
+_VERSION = 2
+_ARRAYS = ("number", "start", "stop", "first", "group", "domain", "labelled", "judged")
 _KEEP_ABOVE = 32 * 2**20  # bytes; a smaller file is indexed in a second or two
 
 
 @dataclass(frozen=True)
 class Index:
-    """Per row: number, start, stop, first record (one more at the end). Per record: group (64-bit hash) and domain.
+    """Per row: number, start, stop, first record (one more at the end). Per record: group (64-bit hash), domain,
+    whether a step of it is labelled, and whether its final answer is judged.
 
     bad: (row, field, reason) of the rows that give no record because they are broken.
     """
@@ -41,6 +43,8 @@ class Index:
     first: npt.NDArray[np.int64]
     group: npt.NDArray[np.uint64]
     domain: npt.NDArray[np.int32]
+    labelled: npt.NDArray[np.bool_]
+    judged: npt.NDArray[np.bool_]
     domains: tuple[str, ...]
     bad: tuple[tuple[int, str, str], ...]
 
@@ -55,7 +59,7 @@ def hash_group(group: str) -> int:
 def build_index(part: Part) -> Index:
     """One pass over all rows. Raises DataError where the file cannot be read on; bad rows are listed, not raised."""
     number, start, stop, first = array("q"), array("q"), array("q"), array("q", [0])
-    group, domain = array("Q"), array("i")
+    group, domain, labelled, judged = array("Q"), array("i"), array("b"), array("b")
     names: dict[str, int] = {}
     bad: list[tuple[int, str, str]] = []
     for row in part.container.rows():
@@ -66,6 +70,9 @@ def build_index(part: Part) -> Index:
             continue
         if not records:
             continue
+        if len({record.key for record in records}) < len(records):
+            bad.append((row.number, "", "gives several records of one key, which would share one weight"))
+            continue
         number.append(row.number)
         start.append(row.start)
         stop.append(row.stop)
@@ -73,6 +80,8 @@ def build_index(part: Part) -> Index:
         for record in records:
             group.append(hash_group(record.group))
             domain.append(names.setdefault(record.domain, len(names)))
+            labelled.append(any(label is not None for label in record.labels))
+            judged.append(record.correct is not None)
     return Index(
         number=np.array(number, np.int64),
         start=np.array(start, np.int64),
@@ -80,6 +89,8 @@ def build_index(part: Part) -> Index:
         first=np.array(first, np.int64),
         group=np.array(group, np.uint64),
         domain=np.array(domain, np.int32),
+        labelled=np.array(labelled, np.bool_),
+        judged=np.array(judged, np.bool_),
         domains=tuple(names),
         bad=tuple(bad),
     )
@@ -102,7 +113,7 @@ def _identity(part: Part) -> str:
 def _save(index: Index, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     words = json.dumps({"domains": index.domains, "bad": index.bad}).encode("utf-8", "surrogatepass")
-    arrays = {name: getattr(index, name) for name in ("number", "start", "stop", "first", "group", "domain")}
+    arrays = {name: getattr(index, name) for name in _ARRAYS}
     handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as out:
@@ -116,7 +127,7 @@ def _save(index: Index, file: Path) -> None:
 def _load(file: Path) -> Index:
     with np.load(file, allow_pickle=False) as saved:
         words = json.loads(saved["words"].tobytes().decode("utf-8", "surrogatepass"))
-        arrays = {name: saved[name] for name in ("number", "start", "stop", "first", "group", "domain")}
+        arrays = {name: saved[name] for name in _ARRAYS}
     bad = tuple((int(row), str(field), str(reason)) for row, field, reason in words["bad"])
     return Index(**arrays, domains=tuple(words["domains"]), bad=bad)
 

@@ -25,7 +25,9 @@ class RecordStream(Sequence[Record]):
 
     domains: names of the domains.  domain: (N,) index of each record's domain in them.
     group: (N,) a 64-bit name of each record's question, for splits that share none.
-    bad: the rows that were passed over.  Memory: 40 bytes per row; the records stay on disk.
+    labelled, judged: (N,) whether a step of the record has a label, and whether its final answer is known.
+    bad: the rows that were passed over.  Memory: 60 bytes per row; the records stay on disk.
+    Keys are unique: they name file and row, and a row that gives two records of one key is a bad one.
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class RecordStream(Sequence[Record]):
         self.domains = tuple(dict.fromkeys(name for index in indexes for name in index.domains))
         place = {name: i for i, name in enumerate(self.domains)}
         lookups = [np.array([place[name] for name in index.domains], np.int32) for index in indexes]
-        domain = [lookup[index.domain] for lookup, index in zip(lookups, indexes) if len(index)]
-        self.domain: npt.NDArray[np.int32] = (np.concatenate(domain) if domain else np.zeros(0, np.int32))[chosen]
-        group = [index.group for index in indexes]
-        self.group: npt.NDArray[np.uint64] = (np.concatenate(group) if group else np.zeros(0, np.uint64))[chosen]
+        filled = [(lookup, index) for lookup, index in zip(lookups, indexes) if len(index)]
+        self.domain: npt.NDArray[np.int32] = _joined([lookup[i.domain] for lookup, i in filled], np.int32)[chosen]
+        self.group: npt.NDArray[np.uint64] = _joined([index.group for index in indexes], np.uint64)[chosen]
+        self.labelled: npt.NDArray[np.bool_] = _joined([index.labelled for index in indexes], np.bool_)[chosen]
+        self.judged: npt.NDArray[np.bool_] = _joined([index.judged for index in indexes], np.bool_)[chosen]
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -104,6 +107,10 @@ class RecordStream(Sequence[Record]):
         for index, (low, high) in enumerate(itertools.pairwise(bounds)):
             dealt[mixed[low:high]] = index
         return tuple(self.take(np.flatnonzero(dealt[inverse] == index)) for index in range(len(fractions)))
+
+
+def _joined(pieces: Sequence[npt.NDArray[Any]], kind: Any) -> npt.NDArray[Any]:
+    return np.concatenate(pieces) if pieces else np.zeros(0, kind)
 
 
 def open_records(

@@ -1,4 +1,4 @@
-"""The lower layers of a text model, frozen; what they give is computed once per chain and kept.
+"""The lower layers of a text model, or all of them, frozen; what they give is computed once per chain and kept.
 
 Shapes: B chains, T tokens, H hidden width. `num_layers` layers lie below the cut; a pass from kept features runs the
 layers above it only, and gives what a whole pass gives: embeddings and lower layers depend on the chain's own tokens
@@ -38,10 +38,8 @@ class FrozenLayers:
         self, body: nn.Module, num_layers: int, *, cache: bool = True, folder: str | Path | None = None
     ) -> None:
         name, layers = _layer_list(body)
-        if not 0 < num_layers < len(layers):
-            raise ValueError(
-                f"{num_layers} layers cannot be frozen: of this model's {len(layers)}, freeze 1 to all but one"
-            )
+        if not 0 < num_layers <= len(layers):
+            raise ValueError(f"{num_layers} layers cannot be frozen: this model has {len(layers)}")
         if cache and getattr(getattr(body, "config", None), "vision_config", None) is not None:
             raise ValueError("the frozen layers' features are cached for text alone; set cache=false for images")
         self.body, self.layers, self.num_layers, self.cache = body, layers, num_layers, cache
@@ -67,12 +65,8 @@ class FrozenLayers:
             return
         hidden = self._features(run, inputs)
 
-        def replace(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            if given:
-                return (hidden, *given[1:]), named
-            return given, {**named, "hidden_states": hidden}
-
-        handle = self.layers[self.num_layers].register_forward_pre_hook(replace, with_kwargs=True)
+        # The last frozen layer gives the kept features, whatever it is called on; those below it pass it on.
+        handle = self.layers[self.num_layers - 1].register_forward_hook(lambda layer, given, output: hidden)
         lower = list(self.layers)[: self.num_layers]
         for layer in lower:
             layer.forward = _pass_on
@@ -118,11 +112,11 @@ class FrozenLayers:
     def _run_below(self, run: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         caught: list[Tensor] = []
 
-        def catch(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            caught.append(given[0] if given else named["hidden_states"])
+        def catch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            caught.append(output if isinstance(output, Tensor) else output[0])
             raise _Stop
 
-        handle = self.layers[self.num_layers].register_forward_pre_hook(catch, with_kwargs=True)
+        handle = self.layers[self.num_layers - 1].register_forward_hook(catch)
         was_training = self.body.training
         self.body.eval()
         try:

@@ -83,9 +83,16 @@ def test_features_are_kept_in_a_folder_for_these_parameters_alone(
     assert other.frozen.folder != first.frozen.folder
 
 
-def test_freezing_every_layer_is_refused(build: Any) -> None:
-    with pytest.raises(ValueError, match="freeze 1 to all but one"):
-        build().freeze_layers(2)
+def test_all_layers_can_be_frozen_but_no_more(build: Any, records: Any) -> None:
+    whole, frozen = build(), build()
+    frozen.load_state_dict(whole.state_dict())
+    frozen.freeze_layers(2)
+    batch = frozen.collator()(records)
+    for _ in range(2):  # computed, then kept
+        torch.testing.assert_close(frozen(batch), whole(batch), rtol=1e-5, atol=1e-6)
+    assert [name for name, value in frozen.named_parameters() if value.requires_grad]
+    with pytest.raises(ValueError, match="3 layers cannot be frozen: this model has 2"):
+        build().freeze_layers(3)
 
 
 def _fields(record: Any) -> dict[str, Any]:

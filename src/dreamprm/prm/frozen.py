@@ -8,16 +8,15 @@ and on nothing that is trained. Dropout in the lower layers is off.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from dreamprm.prm.features import FeatureStore, content_name
 
 __all__ = ["FrozenLayers"]
 
@@ -43,16 +42,14 @@ class FrozenLayers:
         if cache and getattr(getattr(body, "config", None), "vision_config", None) is not None:
             raise ValueError("the frozen layers' features are cached for text alone; set cache=false for images")
         self.body, self.layers, self.num_layers, self.cache = body, layers, num_layers, cache
-        for parameter in _below(body, name, num_layers):
+        below = _below(body, name, num_layers)
+        for parameter in below:
             parameter.requires_grad_(False)
-        self.features: dict[str, Tensor] = {}
-        self._unsaved: list[str] = []
-        self._shards: dict[str, Any] = {}
-        self.folder = None if folder is None or not cache else Path(folder) / self._fingerprint(name)
-        if self.folder is not None and self.folder.is_dir():
-            for path in sorted(self.folder.glob("*.safetensors")):
-                shard = safe_open(str(path), framework="pt")
-                self._shards |= dict.fromkeys(shard.keys(), shard)
+        # Features are those of these very parameters: a folder of its own for any other model or cut.
+        inside = None
+        if folder is not None and cache:
+            inside = Path(folder) / content_name(*below, note=f"{num_layers} layers")
+        self.store = FeatureStore(inside)
 
     @contextlib.contextmanager
     def serve(self, run: Any, inputs: Mapping[str, Tensor]) -> Iterator[None]:
@@ -77,37 +74,20 @@ class FrozenLayers:
             for layer in lower:
                 del layer.forward
 
-    def flush(self) -> None:
-        """Write the features that are in memory only; one more file in the folder."""
-        if self.folder is None or not self._unsaved:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("*.safetensors")))
-        path = self.folder / f"features-{number:04d}-{self._unsaved[0][:8]}.safetensors"
-        part = path.with_suffix(".part")
-        save_file({name: self.features[name] for name in self._unsaved}, part)
-        part.rename(path)
-        self._unsaved = []
-
     def _features(self, run: Any, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B T H"]:
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        names = [_name(row[keep]) for row, keep in zip(ids.cpu(), mask.cpu())]
-        missing = [row for row, name in enumerate(names) if name not in self.features and name not in self._shards]
-        if missing:
+        names = [content_name(row[keep].to(torch.int64)) for row, keep in zip(ids.cpu(), mask.cpu())]
+
+        def compute(missing: list[int]) -> list[Tensor]:
             rows = torch.tensor(missing, device=ids.device)
             chosen = {key: value[rows] if isinstance(value, Tensor) else value for key, value in inputs.items()}
-            for row, hidden in zip(missing, self._run_below(run, chosen)):
-                self.features[names[row]] = hidden[mask[row]].detach().cpu().clone()
-                self._unsaved.append(names[row])
-        kept = [self._kept(name) for name in names]
+            return [hidden[mask[row]] for row, hidden in zip(missing, self._run_below(run, chosen))]
+
+        kept = self.store.take(names, compute)
         hidden = kept[0].new_zeros((*ids.shape, kept[0].shape[-1]), device=ids.device)
         for row, value in enumerate(kept):
             hidden[row, mask[row]] = value.to(ids.device)
         return hidden
-
-    def _kept(self, name: str) -> Tensor:
-        found = self.features.get(name)
-        return self._shards[name].get_tensor(name) if found is None else found
 
     def _run_below(self, run: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         caught: list[Tensor] = []
@@ -127,23 +107,9 @@ class FrozenLayers:
             self.body.train(was_training)
         return caught[0]
 
-    def _fingerprint(self, name: str) -> str:
-        """Features are those of these very parameters: a folder of its own for any other model or cut."""
-        digest = hashlib.blake2b(f"{self.num_layers}".encode(), digest_size=12)
-        for parameter in _below(self.body, name, self.num_layers):
-            value = parameter.detach().double()
-            digest.update(
-                f"{tuple(value.shape)} {parameter.dtype} {value.sum().item()!r} {value.norm().item()!r}".encode()
-            )
-        return digest.hexdigest()
-
 
 def _pass_on(hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
     return hidden_states
-
-
-def _name(tokens: Tensor) -> str:
-    return hashlib.blake2b(tokens.to(torch.int64).numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _layer_list(body: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -132,6 +132,11 @@ class PRM(nn.Module):
         """
         self.frozen = FrozenLayers(self.body, num_layers, cache=cache, folder=folder)
 
+    def flush_features(self) -> None:
+        """Write what frozen parts have computed into the folders that were set for it."""
+        if self.frozen is not None:
+            self.frozen.store.flush()
+
     def step_scores(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The probability that each step is right; 1/2 where there is no step."""
         return self(batch).sigmoid()

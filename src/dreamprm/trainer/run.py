@@ -17,7 +17,6 @@ from dreamprm.config.schema import TrainConfig
 from dreamprm.data.collate import Collator
 from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record
-from dreamprm.prm.frozen import FrozenLayers
 from dreamprm.report import print_results, write_report
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
@@ -61,11 +60,11 @@ def train(settings: TrainConfig) -> Path | None:
         if tracker is not None:
             tracker.close()
     if not finished:
-        _keep_features(run)
+        run.prm.flush_features()
         say(f"stopped after update {run.update} of {run.num_updates}; go on with: resume={run.folder}")
         return None
     results = write_outputs(run, data, time.monotonic() - began)
-    _keep_features(run)
+    run.prm.flush_features()
     report = write_report(run.folder)
     print_results(results)
     say(f"report: {report}")
@@ -134,12 +133,6 @@ def _fitting(data: RunData, collator: Collator) -> RunData:
 def _those_that_fit(records: Sequence[Record], collator: Collator) -> Sequence[Record]:
     places = [place for place, record in enumerate(records) if collator.fits(record)]
     return records.take(places) if isinstance(records, RecordStream) else [records[place] for place in places]
-
-
-def _keep_features(run: Run) -> None:
-    frozen: FrozenLayers | None = getattr(run.prm, "frozen", None)
-    if frozen is not None:
-        frozen.flush()
 
 
 def _resume(run: Run) -> int | None:

@@ -47,7 +47,7 @@ def test_scores_and_gradients_are_those_of_a_whole_pass(build: Any, records: lis
         if one.grad is not None:
             torch.testing.assert_close(other.grad, one.grad, **CLOSE)
     assert not plain.body.get_input_embeddings().weight.requires_grad
-    assert len(cached.frozen.features) == len(records)
+    assert len(cached.frozen.store.memory) == len(records)
 
 
 def test_the_layers_below_the_cut_run_once_per_chain(build: Any, records: list[Any]) -> None:
@@ -71,16 +71,16 @@ def test_features_are_kept_in_a_folder_for_these_parameters_alone(
     first.freeze_layers(1, folder=tmp_path)
     batch = first.collator()(records)
     scores = first(batch)
-    first.frozen.flush()
+    first.flush_features()
     again = build()
     again.freeze_layers(1, folder=tmp_path)
     torch.testing.assert_close(again(batch), scores, rtol=0, atol=0)
-    assert not again.frozen.features, "all came from the folder"
+    assert not again.frozen.store.memory, "all came from the folder"
     other = build()
     with torch.no_grad():
         next(other.body.layers[0].parameters()).add_(1.0)
     other.freeze_layers(1, folder=tmp_path)
-    assert other.frozen.folder != first.frozen.folder
+    assert other.frozen.store.folder != first.frozen.store.folder
 
 
 def test_all_layers_can_be_frozen_but_no_more(build: Any, records: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from dreamprm.config.errors import ConfigError, UserError
 from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
-from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize
+from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize, Vision
 from dreamprm.weigher import Weigher
 
 __all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
@@ -130,8 +130,6 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     if settings.gradient_checkpointing:
         model: Any = prm.model
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if settings.freeze_vision:
-        _freeze_vision(prm)
     if settings.freeze_layers:
         if settings.lora.rank:
             raise ConfigError("model.freeze_layers and model.lora.rank exclude one another: adapters freeze the base")
@@ -143,6 +141,8 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
         _add_lora(prm, settings)
     elif settings.quantize is not Quantize.none:
         raise ConfigError(f"model.quantize={settings.quantize.name} freezes the base: set model.lora.rank too")
+    if settings.vision is not Vision.trained:
+        _freeze_vision(prm, settings)
     return prm.to(device)
 
 
@@ -191,23 +191,22 @@ def _quantization(kind: Quantize) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def _vision_parts(prm: Any) -> Sequence[nn.Module]:
-    names = ("vision_tower", "visual", "vision_model")
-    return [module for name, module in prm.model.named_modules() if name.rpartition(".")[2] in names]
-
-
-def _freeze_vision(prm: Any) -> None:
-    parts = _vision_parts(prm)
-    if not parts:
-        raise ConfigError("model.freeze_vision=true, but this model has no vision tower")
-    for part in parts:
-        part.requires_grad_(False)
+def _freeze_vision(prm: Any, settings: ModelConfig) -> None:
+    cache = settings.vision is Vision.cached
+    try:
+        prm.freeze_vision(cache=cache, megabytes=settings.vision_megabytes, folder=settings.features)
+    except ValueError as error:
+        raise ConfigError(f"model.vision={settings.vision.name}: {error}") from error
 
 
 def _add_lora(prm: Any, settings: ModelConfig) -> None:
     from peft import LoraConfig, get_peft_model
 
+    from dreamprm.prm.vision import TOWER_NAMES
+
     lora = settings.lora
     targets: str | list[str] = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
     adapters = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    if settings.vision is not Vision.trained:
+        adapters.exclude_modules = rf"(.*\.)?({'|'.join(TOWER_NAMES)})\..*"
     prm.model = get_peft_model(prm.model, adapters)

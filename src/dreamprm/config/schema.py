@@ -47,6 +47,7 @@ __all__ = [
     "TrackerConfig",
     "TrackerKind",
     "TrainConfig",
+    "Vision",
 ]
 
 
@@ -86,6 +87,15 @@ class Quantize(Enum):
     none = "none"
     int8 = "int8"
     nf4 = "nf4"
+
+
+class Vision(Enum):
+    """The vision tower (Qwen-VL's with its merger): `trained`; `frozen`, which keeps adapters out of it too; `cached`:
+    frozen, and computed once per image."""
+
+    trained = "trained"
+    frozen = "frozen"
+    cached = "cached"
 
 
 class Loss(Enum):
@@ -178,7 +188,9 @@ class ModelConfig:
     package; else a folder or a hub name.
 
     `freeze_layers`: that many lower layers of a text model, and its embeddings, stay as they are; what they give is
-    computed once per chain, and kept between runs in the folder `features` where one is set.
+    computed once per chain.
+    `vision`: what becomes of the vision tower; `vision_megabytes`: how much of a cached one's output may lie in memory.
+    `features`: the folder that keeps the output of frozen layers and of a cached tower between runs too.
     `leave_out_longer`: chains above `max_length` are left out, in training and in evaluation, instead of an error.
     `dropout`: sets every dropout probability of the model; null leaves them.
     """
@@ -191,7 +203,8 @@ class ModelConfig:
     separator: str | None = None
     quantize: Quantize = Quantize.none
     lora: LoraConfig = field(default_factory=LoraConfig)
-    freeze_vision: bool = False
+    vision: Vision = Vision.trained
+    vision_megabytes: int = 1024
     freeze_layers: int = 0
     features: str | None = None
     dropout: float | None = None
@@ -205,7 +218,7 @@ class ModelConfig:
     cache: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "max_tiles", "max_image_side", "max_length")
+        _positive(self, "max_tiles", "max_image_side", "max_length", "vision_megabytes")
         _not_negative(self, "cache", "freeze_layers", "dropout")
         if self.padding_side not in ("left", "right"):
             raise ValueError(f"padding_side must be left or right, is {self.padding_side!r}")

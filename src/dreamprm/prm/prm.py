@@ -30,6 +30,7 @@ from dreamprm.prm.heads import (
 )
 from dreamprm.prm.prompt import Prompt
 from dreamprm.prm.tokens import label_tokens
+from dreamprm.prm.vision import CachedVision, freeze_vision
 
 __all__ = ["PRM"]
 
@@ -68,6 +69,7 @@ class PRM(nn.Module):
         self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.GENERATIVE else None
         self.head = self._build_head()
         self.frozen: FrozenLayers | None = None
+        self.vision: CachedVision | None = None
         self.collator()  # wrong collation settings show now, not at the first batch
 
     @property
@@ -107,7 +109,11 @@ class PRM(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The log-odds that each step is right, in float32; 0 where there is no step."""
         inputs = self._arguments(batch.inputs)
-        with contextlib.nullcontext() if self.frozen is None else self.frozen.serve(self._run_body, inputs):
+        with contextlib.ExitStack() as kept:
+            if self.vision is not None:
+                kept.enter_context(self.vision.serve())
+            if self.frozen is not None:
+                kept.enter_context(self.frozen.serve(self._run_body, inputs))
             # The body alone: the language model's head would make (B, T, vocabulary) out of it.
             is_classifier = self.kind is HeadKind.TOKEN_CLASSIFICATION
             output = self.model(**inputs).logits if is_classifier else self._run_body(inputs).last_hidden_state
@@ -132,10 +138,20 @@ class PRM(nn.Module):
         """
         self.frozen = FrozenLayers(self.body, num_layers, cache=cache, folder=folder)
 
+    def freeze_vision(self, *, cache: bool = False, megabytes: int = 1024, folder: str | Path | None = None) -> None:
+        """Freeze the vision tower; with `cache` its output is computed once per image and kept, up to that much memory.
+
+        Scores and the gradients of the rest stay the same. folder: where it is kept between runs too. Call it after
+        adapters are added. Raises ValueError, see `CachedVision`.
+        """
+        freeze_vision(self.model)
+        self.vision = CachedVision(self.body, megabytes=megabytes, folder=folder) if cache else None
+
     def flush_features(self) -> None:
         """Write what frozen parts have computed into the folders that were set for it."""
-        if self.frozen is not None:
-            self.frozen.store.flush()
+        for part in (self.frozen, self.vision):
+            if part is not None:
+                part.store.flush()
 
     def step_scores(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The probability that each step is right; 1/2 where there is no step."""

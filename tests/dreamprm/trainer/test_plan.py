@@ -52,7 +52,7 @@ def _peak(run: Run) -> int:
     [
         ("hypergradient=ghost",),
         ("hypergradient=jvp", "optimizer@inner.optimizer=adamw8bit"),
-        ("weigher=uniform", "model.freeze_vision=true"),
+        ("weigher=uniform", "model.vision=frozen"),
     ],
     ids=["ghost", "jvp, 8 bits", "uniform, frozen tower"],
 )

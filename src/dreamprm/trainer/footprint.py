@@ -1,13 +1,20 @@
-"""What passes of a model hold, measured by forward passes of one chain and of two; linear in the number of chains."""
+"""What passes of a model hold, measured by forward passes of one chain and of two; linear in the number of chains.
+
+On a CPU no large tensor of numbers is computed, or even touched: only its size matters, so that the plan of a model of
+billions of parameters takes little more than loading it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamprm.data.record import Record
 from dreamprm.loss import example_losses, outer_loss
@@ -95,7 +102,7 @@ def recomputed(run: Run, row: int) -> Linear:
     try:
         for count in (1, 2):
             batch = run.batch(run.train, [row] * count)
-            with _Watch(run.prm, blocks) as watch, run.autocast():
+            with _Watch(run.prm, blocks) as watch, _sizes_alone(run), run.autocast():
                 run.prm(batch)
             sizes.append(watch.largest_block())
     finally:
@@ -119,7 +126,7 @@ def _marks(run: Run, rows: Sequence[int], records: Sequence[Record], inner: bool
     """A mark at the begin of a forward pass, after every module that holds a trained parameter, and at its end."""
     batch, outer = run.batch(records, rows), run.settings.outer
     run.prm.train()
-    with _Watch(run.prm) as watch, run.autocast():
+    with _Watch(run.prm) as watch, _sizes_alone(run), run.autocast():
         logits = run.prm(batch)
         if inner:
             loss = example_losses(logits, batch, run.settings.inner.loss.name).sum()
@@ -127,6 +134,45 @@ def _marks(run: Run, rows: Sequence[int], records: Sequence[Record], inner: bool
             loss = outer_loss(logits, batch, outer.aggregate.name, outer.loss.name)
     del loss, logits
     return watch.marks()
+
+
+def _sizes_alone(run: Run) -> AbstractContextManager[Any]:
+    return _SizesAlone() if run.device.type == "cpu" else nullcontext()
+
+
+class _SizesAlone(TorchDispatchMode):
+    """Large floating-point results are left as they come, uncomputed; views, integers and masks are real.
+
+    Autograd stands above this and saves what it always saves.
+    """
+
+    LARGE = 4096
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        aliases = any(value.alias_info is not None for value in (*func._schema.arguments, *func._schema.returns))
+        if aliases or type(func) is not torch._ops.OpOverload or sum(value.numel() for value in tensors) < self.LARGE:
+            return func(*args, **kwargs)
+        try:
+            found = func(*pytree.tree_map(_on_meta, args), **pytree.tree_map(_on_meta, kwargs))
+        except (NotImplementedError, RuntimeError, TypeError):  # sizes that depend on values
+            return func(*args, **kwargs)
+        outputs = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+        if not outputs or any(value.device.type != "meta" or not value.is_floating_point() for value in outputs):
+            return func(*args, **kwargs)
+        return pytree.tree_map(_untouched, found)
+
+
+def _on_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else torch.device("meta") if value == "cpu" else value
+
+
+def _untouched(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    # What the system has promised; it gives no page of it before one is written.
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
 
 
 class _Watch:

@@ -19,7 +19,8 @@ embedded world needed 3 % less. Of the peak that torch's profiler finds in updat
 frozen tower (1.00), 8-bit AdamW (.99), bf16 (.98), checkpointing (.96), unroll (.98), two micro-batches (1.02), and
 MiniLM with all layers (.99) or the last alone (1.05). Lacking are what a backward pass holds for one layer's own work.
 Left out: the device's own context, the allocator's gaps, a data loader, encoded chains and features that are cached in
-main memory, the forward pass of `jvp`, `fd` and `darts`, and the evaluation, which keeps no activations.
+main memory, the forward pass of `jvp`, `fd` and `darts` (little, but for long chains, whose attention it holds whole),
+the world's dense loss in the cold start, and the evaluation, which keeps no activations. No GPU was asked.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from dreamprm.prm.heads import (
     output_rows,
 )
 from dreamprm.prm.prompt import Prompt
+from dreamprm.prm.quantized import keep_layout
 from dreamprm.prm.tokens import label_tokens
 from dreamprm.prm.vision import CachedVision, freeze_vision
 
@@ -59,6 +60,7 @@ class PRM(nn.Module):
         right_class: int = 1,
     ) -> None:
         super().__init__()
+        keep_layout(model)
         self.model = model
         self.processor = processor
         self.prompt = prompt or Prompt()

@@ -13,6 +13,7 @@ import bilevel
 from dreamprm.data.collate import Batch
 from dreamprm.loss import example_losses, outer_loss
 from dreamprm.prm.prm import PRM
+from dreamprm.prm.quantized import keep_layout
 from dreamprm.weigher import InstanceNet, from_batch
 
 FAMILIES = ["InternVL", "LlavaOnevision", "AyaVision", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL"]
@@ -73,7 +74,9 @@ def _base(folder: Path, four_bit: bool) -> Any:
 
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     options = {"quantization_config": config} if four_bit else {}
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    base = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    keep_layout(base)  # for the base that peft alone reads; a PRM does it itself
+    return base
 
 
 def _adapted(model: Any) -> Any:

@@ -99,3 +99,24 @@ def test_adapters_on_a_four_bit_base_become_a_full_model(build_internvl, tiny_pr
         torch.testing.assert_close(again.step_scores(again.collator()(records)), expected, atol=1e-4, rtol=0)
     assert not getattr(again.transformer, "is_quantized", False)
     assert prm.transformer.is_quantized
+
+
+def test_judging_leaves_a_four_bit_base_as_it_was(build_internvl, tiny_processor, records, tmp_path):
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    build_internvl().save_pretrained(tmp_path)
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    base = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=four_bit)
+    layers = [module for module in base.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    assert layers
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True  # as on a CPU with AVX512-BF16, whichever runs this
+    held = [(layer.weight.data.clone(), layer.weight.quant_state.absmax.clone()) for layer in layers]
+    prm = PRM(base, tiny_processor)
+    batch = prm.collator()(records)
+    with torch.no_grad():
+        training = prm.train().step_scores(batch)
+        torch.testing.assert_close(prm.eval().step_scores(batch), training, atol=0, rtol=0)
+    for layer, (codes, scales) in zip(layers, held, strict=True):
+        torch.testing.assert_close(layer.weight.data, codes, atol=0, rtol=0)
+        torch.testing.assert_close(layer.weight.quant_state.absmax, scales, atol=0, rtol=0)

@@ -39,6 +39,16 @@ def test_an_unknown_command_names_those_there_are(tmp_path: Path) -> None:
     assert "none of train, sample, label, score, select, evaluate, doctor, report" in done.stderr
 
 
+def test_the_prompt_is_printed_as_the_model_reads_it(tmp_path: Path) -> None:
+    done = _run("train", "data.num_chains=6", "show_prompts=2", "run_dir=run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    heads = [line for line in done.stdout.splitlines() if "steps judged at tokens" in line]
+    assert len(heads) == 2
+    judged = [len(head.rpartition("tokens ")[2].split(",")) for head in heads]
+    assert done.stdout.count("⟦") == sum(judged)
+    assert not (tmp_path / "run").exists()
+
+
 def test_multirun_over_seeds_writes_below_its_run_dirs_only(tmp_path: Path) -> None:
     done = _run(
         "train",

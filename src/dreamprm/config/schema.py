@@ -336,7 +336,10 @@ class TrackerConfig:
 
 @dataclass
 class TrainConfig:
-    """One run: `python -m src.train +experiment=instance_net`. `plan`: only say what it needs of memory."""
+    """One run: `python -m src.train +experiment=instance_net`. `plan`: only say what it needs of memory.
+
+    `show_prompts`: only print that many training chains as the model reads them.
+    """
 
     name: str = "instance_net"
     description: str = ""
@@ -348,6 +351,7 @@ class TrainConfig:
     threads: int | None = None
     stop_at: int | None = None
     plan: bool = False
+    show_prompts: int = 0
     log_every: int = 1
     data: DataSettings = field(default_factory=WorldData)
     meta: DataSettings = field(default_factory=WorldMeta)
@@ -363,6 +367,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "threads", "stop_at", "log_every")
+        _not_negative(self, "show_prompts")
         _check_rows(self.weigher, self.outer.optimizer)
 
 

@@ -25,10 +25,12 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.
     from dreamprm.trainer.progress import only_our_bars
-    from dreamprm.trainer.run import show_plan, train
+    from dreamprm.trainer.run import show_plan, show_prompts, train
 
     only_our_bars()
     if settings.plan:
         show_plan(settings)
+    elif settings.show_prompts:
+        show_prompts(settings)
     elif train(settings) is None:
         sys.exit(STOPPED)

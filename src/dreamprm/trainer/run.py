@@ -16,7 +16,7 @@ from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.collate import Collator
 from dreamprm.data.readers import RecordStream
-from dreamprm.data.record import Record
+from dreamprm.data.record import Record, RecordError
 from dreamprm.report import print_results, write_report
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
@@ -32,7 +32,7 @@ from dreamprm.trainer.progress import say
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled import check_unrolled
 
-__all__ = ["build_run", "show_plan", "train"]
+__all__ = ["build_run", "show_plan", "show_prompts", "train"]
 
 
 def train(settings: TrainConfig) -> Path | None:
@@ -78,6 +78,23 @@ def show_plan(settings: TrainConfig) -> Plan:
     say(f"{settings.name}: memory of a run on {run.device}, before it starts")
     say(plan.text())
     return plan
+
+
+def show_prompts(settings: TrainConfig) -> None:
+    """Print the first training chains as the model reads them, and start nothing. Raises UserError as `train` does.
+
+    Brackets stand around what is judged after each step; an image placeholder becomes as many tokens as are counted.
+    """
+    _, run = _prepare(settings, Path("."))
+    for row in range(min(settings.show_prompts, len(run.train))):
+        record = run.train[row]
+        try:
+            text, batch = run.collator.render(record).marked(), run.collator([record])
+        except RecordError as error:
+            raise UserError(str(error)) from error
+        places = ", ".join(str(place) for place in batch.step_positions[0].tolist())
+        say(f"{record.key}: {batch.inputs['input_ids'].shape[1]} tokens, steps judged at tokens {places}")
+        say(text + "\n")
 
 
 def _prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:

@@ -28,12 +28,16 @@ class OuterLoss(Choice):
     """MSE: (A - r)², A the aggregate on [0, 1] (both papers).  CROSS_ENTROPY: -log of A or of 1 - A.
     STEPS: mean over the steps of (P(label of the chain) - 1)², as DreamPRM-1.5's code with each step on its own.
     DREAMPRM15_CODE: (mean over the steps of P(+) or P(-), as r is 1 or 0, minus 1)²; for two classes it equals MSE with
-    the aggregate 'mean', and ignores `aggregate`."""
+    the aggregate 'mean', and ignores `aggregate`.
+    CONTRAST: the mean log-odds of the aggregate over wrong chains less that over right ones, halved. Ours, for learning
+    weights only. Every chain of the batch counts, the surely judged too, where the other gradients vanish; and an over-
+    confident PRM does not make it ask for less confidence, which mislabelled examples give it first of all."""
 
     MSE = "mse"
     CROSS_ENTROPY = "cross_entropy"
     STEPS = "steps"
     DREAMPRM15_CODE = "dreamprm15_code"
+    CONTRAST = "contrast"
 
 
 def _targets(batch: Batch, hard_threshold: float | None) -> Tensor:
@@ -94,13 +98,16 @@ def outer_losses(
             return (wanted - 1).square().masked_fill(~mask, 0.0).sum(1) / steps
         return (wanted.masked_fill(~mask, 0.0).sum(1) / steps - 1).square()
     value = aggregate_log_odds(logits, aggregate, batch.step_mask)
-    if kind is OuterLoss.CROSS_ENTROPY and aggregate.startswith("log_odds"):
-        return F.binary_cross_entropy_with_logits(value, right, reduction="none")
-    probability = as_probability(value, aggregate)
-    if kind is OuterLoss.CROSS_ENTROPY:
+    if kind is OuterLoss.MSE:
+        return (as_probability(value, aggregate) - right).square()
+    if not aggregate.startswith("log_odds"):
         # By way of the log-odds, since binary_cross_entropy refuses to run under autocast.
-        return F.binary_cross_entropy_with_logits(torch.logit(probability, PROBABILITY_MARGIN), right, reduction="none")
-    return (probability - right).square()
+        value = torch.logit(as_probability(value, aggregate), PROBABILITY_MARGIN)
+    if kind is OuterLoss.CONTRAST:
+        # Each side has half of the batch's weight, however many chains it has.
+        sides = torch.where(right > 0.5, -right.sum().clamp_min(1), (1 - right).sum().clamp_min(1))
+        return value * len(right) / (2 * sides)
+    return F.binary_cross_entropy_with_logits(value, right, reduction="none")
 
 
 def outer_loss(logits: Float[Tensor, "B S"], batch: Batch, aggregate: str = "mean", kind: str = "mse") -> Tensor:

@@ -121,6 +121,7 @@ class OuterLoss(Enum):
     cross_entropy = "cross_entropy"
     steps = "steps"
     dreamprm15_code = "dreamprm15_code"
+    contrast = "contrast"
 
 
 class Product(Enum):

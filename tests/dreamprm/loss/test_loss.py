@@ -94,3 +94,13 @@ def test_an_unknown_outcome_is_refused(batch, logits):
 def test_unknown_kinds_say_what_is_allowed(batch, logits):
     with pytest.raises(ValueError, match="'hinge' is no InnerLoss; allowed are cross_entropy, mse"):
         example_losses(logits, batch, "hinge")
+
+
+def test_the_contrast_of_right_and_wrong_chains(batch, logits):
+    contrast = (logits[1, :2].mean() - logits[0].mean()) / 2
+    torch.testing.assert_close(outer_loss(logits, batch, "log_odds_mean", "contrast"), contrast)
+    weakest = (logits[1, :2].min() - logits[0].min()) / 2
+    torch.testing.assert_close(outer_loss(logits, batch, "min", "contrast"), weakest)
+    batch.correct[0] = 0.0  # no right chain: the wrong ones are to go down
+    down = torch.stack([logits[0].mean(), logits[1, :2].mean()]).mean() / 2
+    torch.testing.assert_close(outer_loss(logits, batch, "log_odds_mean", "contrast"), down)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.prove [--seeds 5] [--workers 2] [--folder runs/prove] [OVERRIDE ...]
 
-One cold start is shared by all runs of all arms (so that the arms differ in their weights alone); a seed decides
-which chains are drawn, which labels are wrong, and the order of the batches, the same for all arms. Runs whose
+A seed decides the cold start, which chains are drawn, which labels are wrong, and the order of the batches; all arms of
+a seed share its cold-started PRM, so that they differ in their weights alone. Runs whose
 results.json exists are kept, so an interrupted proof goes on. Writes benchmarks/reports/DATE-world.{json,md}.
 """
 
@@ -54,6 +54,13 @@ def run(arguments: list[str], folder: Path) -> None:
         status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if status:
         raise SystemExit(f"{' '.join(command[1:])} ended with {status}; see {log.name}")
+
+
+def in_turn(jobs: list[tuple[list[str], Path]], workers: int) -> None:
+    """All runs, so many at once."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for job in concurrent.futures.as_completed([pool.submit(run, *job) for job in jobs]):
+            job.result()
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -153,7 +160,7 @@ def differences(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def write_report(results: dict[str, list[dict[str, Any]]], command: str, cold: dict[str, Any]) -> Path:
+def write_report(results: dict[str, list[dict[str, Any]]], command: str, cold: list[dict[str, Any]]) -> Path:
     """DATE-world.md and .json."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(
@@ -174,7 +181,8 @@ def write_report(results: dict[str, list[dict[str, Any]]], command: str, cold: d
         f"Python {platform.python_version()}, {os.cpu_count()} cores, one thread per run.",
         "",
         f"Test: {reference['policy']['8']['n']} questions, 8 candidates each; the same for every arm: {baselines}. "
-        f"All arms start from one cold-started PRM (best-of-8 {cold['best_of_n']['prm']['8']['value']:.3f}). "
+        f"All arms of a seed start from its cold-started PRM: best-of-8 {show(best(cold))}, "
+        f"by the vote {show(best(cold, 'weighted_vote'))}. "
         f"{len(next(iter(results.values())))} seeds; intervals are Student's, 95 %, over seeds.",
         "",
         *table(results),
@@ -203,20 +211,24 @@ def main() -> None:
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         parser.error(f"unknown arm {unknown[0]}; the arms are {', '.join(ARMS)}")
-    run(["+experiment=no_selection", "name=cold", *options.overrides, "inner.updates=0"], folder / "cold" / "seed0")
-    cold = folder / "cold" / "seed0"
-    jobs = [
-        ([*ARMS[arm], *options.overrides, f"seed={seed}", f"model.path={cold / 'prm'}", "cold.updates=0"],
-         folder / arm / f"seed{seed}")
-        for seed in range(options.seeds)
-        for arm in arms
-    ]  # fmt: skip
-    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-        for job in concurrent.futures.as_completed([pool.submit(run, *job) for job in jobs]):
-            job.result()
-    results = collect(folder, range(options.seeds))
+    seeds = range(options.seeds)
+    cold = [folder / "cold" / f"seed{seed}" for seed in seeds]
+    start = ["+experiment=no_selection", "name=cold", *options.overrides, "inner.updates=0"]
+    in_turn([([*start, f"seed={seed}"], cold[seed]) for seed in seeds], options.workers)
+    in_turn(
+        [
+            (
+                [*ARMS[arm], *options.overrides, f"seed={seed}", f"model.path={cold[seed] / 'prm'}", "cold.updates=0"],
+                folder / arm / f"seed{seed}",
+            )
+            for seed in seeds
+            for arm in arms
+        ],
+        options.workers,
+    )
+    results = collect(folder, seeds)
     command = "python -m benchmarks.prove " + " ".join(sys.argv[1:])
-    print(write_report(results, command.strip(), json.loads((cold / "results.json").read_text())))
+    print(write_report(results, command.strip(), [json.loads((one / "results.json").read_text()) for one in cold]))
 
 
 if __name__ == "__main__":

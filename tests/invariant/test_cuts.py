@@ -34,13 +34,16 @@ def _drift(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> tuple[
     "change",
     [
         ("inner.batch_size=2", "inner.accumulate=2", "cold.batch_size=2", "cold.accumulate=2"),
+        ("outer.batch_size=2", "outer.accumulate=2"),
         ("model.padding_side=left",),
     ],
-    ids=["2 x 2 chains are 4 chains", "padding left"],
+    ids=["2 x 2 chains are 4 chains", "2 x 2 meta chains are 4", "padding left"],
 )
 def test_the_trajectory_is_the_same(tiny_settings: Settings, change: tuple[str, ...]) -> None:
     # SGD: Adam's first updates are signs, which blow any rounding of a zero gradient up to a whole step.
     sgd = ("optimizer@cold.optimizer=sgd", "optimizer@inner.optimizer=sgd", "optimizer@outer.optimizer=sgd")
+    # The mean of two contrasts is not the contrast of both; that of squared errors is.
+    sgd += ("outer.loss=mse", "outer.aggregate=mean")
     one = _parameters(train(tiny_settings(*sgd, run="one")))
     two = _parameters(train(tiny_settings(*sgd, *change, run="two")))
     assert any(name.startswith("/weigher") for name in one)

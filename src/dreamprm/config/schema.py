@@ -265,11 +265,14 @@ class InnerConfig:
 class OuterConfig:
     """The outer problem: choose the weigher so that the updated PRM judges the meta set well, every `every` updates.
 
+    One outer update sees accumulate x batch_size meta chains; its loss is the mean of the micro-batches' losses.
+
     `begin`: inner updates before the first outer one. Adam's first steps are signs, whose derivative is a matter of the
     smallest gradients: with one chain a batch in bf16 these are rounding noise.
     """
 
     batch_size: int = 128
+    accumulate: int = 1
     every: int = 1
     begin: int = 1
     aggregate: Aggregate = Aggregate.mean
@@ -280,7 +283,7 @@ class OuterConfig:
     schedule: ScheduleSettings = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "every", "clip_norm", "max_not_finite")
+        _positive(self, "batch_size", "accumulate", "every", "clip_norm", "max_not_finite")
         _not_negative(self, "begin")
 
 

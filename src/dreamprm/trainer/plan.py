@@ -44,7 +44,7 @@ _CARDS = (24, 80)
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes. num_inner, num_outer, num_cold: chains of a micro-batch; accumulate: micro-batches of an update.
+    """Bytes. num_inner, num_outer, num_cold: chains of a micro-batch; accumulate, accumulate_outer: how many there are.
 
     inputs: what the tape of a micro-batch keeps of layers' inputs; its deltas are those of the first inner moment.
     references: gradients that the check holds in the first update.  step: what the optimizer's step takes for itself.
@@ -67,6 +67,7 @@ class Plan:
     num_outer: int
     num_cold: int
     accumulate: int
+    accumulate_outer: int
     num_tokens: int
 
     @property
@@ -102,7 +103,9 @@ class Plan:
             found["cold start"] = own + self.optimizer + down + self.recomputed.at(self.num_cold)
         if self.outer:
             down = max(moment.saved.at(num_outer) + moment.gradients for moment in self.outer)
-            found["outer pass"] = after + down + self.recomputed.at(num_outer)
+            # From the second outer micro-batch on, the earlier ones' gradient is there too.
+            earlier = self.gradients if self.accumulate_outer > 1 else 0
+            found["outer pass"] = after + earlier + down + self.recomputed.at(num_outer)
             found["hypergradient"] = after + self.gradients + self.product
         return found
 
@@ -183,6 +186,7 @@ def plan_run(run: Run) -> Plan:
         num_outer=settings.outer.batch_size if learns else 0,
         num_cold=settings.cold.batch_size if settings.cold.updates else 0,
         accumulate=settings.inner.accumulate,
+        accumulate_outer=settings.outer.accumulate,
         num_tokens=int(run.batch(run.train, [row]).inputs["input_ids"].shape[1]),
     )
 

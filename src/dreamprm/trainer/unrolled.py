@@ -51,6 +51,8 @@ def check_unrolled(settings: TrainConfig) -> None:
         )
     if settings.precision is not Precision.fp32:
         raise ConfigError(f"{why} needs precision=fp32, not {settings.precision.name}")
+    if settings.outer.accumulate > 1:
+        raise ConfigError(f"{why} needs outer.accumulate=1, not {settings.outer.accumulate}; raise outer.batch_size")
     if isinstance(settings.weigher, InstanceTable) and settings.weigher.sparse:
         raise ConfigError(f"{why} needs weigher.sparse=false and optimizer@outer.optimizer=adam")
 

@@ -96,15 +96,22 @@ def _outer_update(run: Run, update: int) -> dict[str, float]:
     """The hypergradient at the updated parameters, and the weigher's update."""
     outer, optimizer = run.settings.outer, run.outer_optimizer
     assert optimizer is not None, "the phase builds its optimizer"
-    batch = run.batch(run.meta, run.samplers["outer"].draw(outer.batch_size))
     optimizer.zero_grad()
-    with run.autocast():
-        loss = outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)
-    status = run.lookahead.backward_outer(loss)
-    numbers = {"outer_loss": loss.item()}
+    *earlier, last = _pieces(run.samplers["outer"].draw(outer.batch_size * outer.accumulate), outer.batch_size)
+    for rows in earlier:
+        run.lookahead.accumulate_outer(_outer_loss(run, rows))
+    status = run.lookahead.backward_outer(_outer_loss(run, last))
+    numbers = {"outer_loss": run.lookahead.report["outer_loss"]}
     if "check" in run.lookahead.report:
         run.counters.check_cosine = numbers["check_cosine"] = run.lookahead.report["check"]
     return numbers | _weigher_update(run, update, status)
+
+
+def _outer_loss(run: Run, rows: Sequence[int]) -> Tensor:
+    """The outer loss of a micro-batch of meta chains."""
+    batch, outer = run.batch(run.meta, rows), run.settings.outer
+    with run.autocast():
+        return outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)
 
 
 def _weigher_update(run: Run, update: int, status: Status) -> dict[str, float]:

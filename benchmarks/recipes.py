@@ -154,6 +154,7 @@ def _save(model_class: Any, config: Any, folder: Path) -> None:
         model = model_class(config)
     # Any numbers do; zeros on disk are quick, and a plan reads none of them.
     model = model.to(torch.bfloat16).to_empty(device="cpu")
+    model.tie_weights()
     print(f"{folder.name}: {sum(value.numel() for value in model.parameters()):,} parameters")
     model.save_pretrained(folder, max_shard_size="100GB")
 

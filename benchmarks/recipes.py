@@ -4,8 +4,8 @@
 
 Nothing is downloaded: the configurations are the published ones of InternVL3-1B (`-hf`) and Qwen2-VL-2B-Instruct, the
 tokenizer is the embedded world's (token ids do not matter to memory), and the chains are one of 2,048 tokens with six
-tiles and their thumbnail, and one with an image of 512 pixels. No update is computed. Needs 12 GB of memory, 6 GB of
-disk, and ten minutes on two cores. Prints a table of Markdown: GB at the largest moment, and the largest micro-batch
+tiles and their thumbnail, and one with an image of 512 pixels. No update is computed. Needs 16 GB of memory, 7 GB of
+disk, and a quarter of an hour. Prints a table of Markdown: GB at the largest moment, and the largest micro-batch
 that leaves a tenth of a card free.
 """
 

@@ -122,6 +122,8 @@ def main() -> None:
     if "stage" in settings:
         sys.stdout.write(json.dumps(_stage(settings["stage"], Path(settings["folder"]), num_rows)))
         return
+    if "folder" in settings:
+        Path(settings["folder"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.get("folder")) as folder:
         stages = {stage: _run(stage, Path(folder), num_rows) for stage in STAGES}
     report = {"rows": num_rows, "python": platform.python_version(), "machine": platform.machine(), "stages": stages}

@@ -3,8 +3,8 @@
     python -m benchmarks.prove [--seeds 5] [--workers 2] [--folder runs/prove] [OVERRIDE ...]
 
 A seed decides the cold start, which chains are drawn, which labels are wrong, and the order of the batches; all arms of
-a seed share its cold-started PRM, so that they differ in their weights alone. Runs whose
-results.json exists are kept, so an interrupted proof goes on. Writes benchmarks/reports/DATE-world.{json,md}.
+a seed share its cold-started PRM, so that they differ in their weights alone. Runs whose results.json exists are kept,
+so an interrupted proof goes on. Writes benchmarks/reports/DATE-world.{json,md}.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def run(arguments: list[str], folder: Path) -> None:
         raise SystemExit(f"{' '.join(command[1:])} ended with {status}; see {log.name}")
 
 
-def in_turn(jobs: list[tuple[list[str], Path]], workers: int) -> None:
-    """All runs, so many at once."""
+def run_all(jobs: list[tuple[list[str], Path]], workers: int) -> None:
+    """All jobs (arguments, folder), `workers` at a time. Raises SystemExit at the first that fails."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for job in concurrent.futures.as_completed([pool.submit(run, *job) for job in jobs]):
             job.result()
@@ -214,8 +214,8 @@ def main() -> None:
     seeds = range(options.seeds)
     cold = [folder / "cold" / f"seed{seed}" for seed in seeds]
     start = ["+experiment=no_selection", "name=cold", *options.overrides, "inner.updates=0"]
-    in_turn([([*start, f"seed={seed}"], cold[seed]) for seed in seeds], options.workers)
-    in_turn(
+    run_all([([*start, f"seed={seed}"], cold[seed]) for seed in seeds], options.workers)
+    run_all(
         [
             (
                 [*ARMS[arm], *options.overrides, f"seed={seed}", f"model.path={cold[seed] / 'prm'}", "cold.updates=0"],

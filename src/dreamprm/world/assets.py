@@ -98,18 +98,23 @@ def _corpus() -> Iterator[str]:
             yield f" {word}"
 
 
-def make_processor(tokenizer: PreTrainedTokenizerFast) -> AyaVisionProcessor:
-    """Images become tiles of 32 x 32 pixels and 16 tokens each; a 32 x 32 image is one tile."""
+def make_processor(
+    tokenizer: PreTrainedTokenizerFast, *, size: int = SIZE, patch_size: int = _PATCH
+) -> AyaVisionProcessor:
+    """Images become tiles of `size` x `size` pixels and (size / patch_size / 2)² tokens each.
+
+    In the world these are 32 pixels and 16 tokens, and a 32 x 32 image is one tile.
+    """
     half = [0.5, 0.5, 0.5]
     images = GotOcr2ImageProcessorPil(
-        size={"height": SIZE, "width": SIZE}, image_mean=half, image_std=half, max_patches=6
+        size={"height": size, "width": size}, image_mean=half, image_std=half, max_patches=6
     )
     return AyaVisionProcessor(
         images,
         tokenizer,
-        patch_size=_PATCH,
+        patch_size=patch_size,
         downsample_factor=_DOWNSAMPLE,
-        img_size=SIZE,
+        img_size=size,
         image_token=SPECIAL["context_image_token"],
         img_patch_token=SPECIAL["context_image_token"],
         start_of_img_token=SPECIAL["start_image_token"],
@@ -124,7 +129,8 @@ def save_processor(processor: AyaVisionProcessor, folder: Path) -> None:
     """Write processor, tokenizer and chat template so that `InternVLProcessor` too reads them, to the same effect."""
     processor.save_pretrained(folder)
     path = folder / "processor_config.json"
-    settings = json.loads(path.read_text()) | {"image_seq_length": _IMAGE_TOKENS}
+    tokens = (processor.img_size // processor.patch_size) ** 2
+    settings = json.loads(path.read_text()) | {"image_seq_length": tokens}
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 

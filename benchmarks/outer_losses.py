@@ -24,10 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import bilevel
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
-from dreamprm.data.collate import Batch
 from dreamprm.evaluate.steps import auc
 from dreamprm.loss import example_losses, outer_loss
-from dreamprm.trainer.data import known_good, load_data
+from dreamprm.prm.collate import Batch
+from dreamprm.sources.run_data import known_good, load_data
 from dreamprm.trainer.phases import enter_phase
 from dreamprm.trainer.run import build_run
 from dreamprm.trainer.state import Run

@@ -21,7 +21,7 @@ import torch
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.evaluate.steps import auc
-from dreamprm.trainer.data import known_good, load_data
+from dreamprm.sources.run_data import known_good, load_data
 from dreamprm.trainer.phases import enter_phase
 from dreamprm.trainer.run import build_run
 from dreamprm.trainer.state import Run

@@ -26,9 +26,9 @@ import transformers
 
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
+from dreamprm.plan.planner import Plan
 from dreamprm.prm.processor import image_only
-from dreamprm.trainer.plan import Plan
-from dreamprm.trainer.progress import only_our_bars
+from dreamprm.progress import only_our_bars
 from dreamprm.trainer.run import show_plan
 from dreamprm.world.assets import CHAT_TEMPLATE, SPECIAL, make_tokenizer, save_processor
 

@@ -1,6 +1,6 @@
-"""`python -m src.train`: cold start, bilevel training, evaluation, report."""
+"""`python -m src.train`, from a checkout: `dreamprm train`."""
 
-from dreamprm.cli import entry
+from dreamprm.commands.main import entry
 
 if __name__ == "__main__":
-    entry("train")
+    entry("train", program="python -m src.train")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import bilevel
-from bilevel.optimizers.base import State
+from bilevel.optimizers.optimizer import State
 
 from ..cases import Batch, Case
 from .base import seed_inner, seed_outer

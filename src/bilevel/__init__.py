@@ -1,7 +1,7 @@
 """Hypergradients for bilevel problems on pure PyTorch."""
 
 from . import testing as testing
-from .hypergradient import hypergradient as hypergradient
+from ._hypergradient import hypergradient as hypergradient
 from .lookahead import HypergradientCheckError as HypergradientCheckError
 from .lookahead import Lookahead as Lookahead
 from .lookahead import NoRuleError as NoRuleError
@@ -30,6 +30,6 @@ from .solvers import Neumann as Neumann
 from .solvers import Nystrom as Nystrom
 from .solvers import Solver as Solver
 from .status import Status as Status
-from .step_vjp import UnsupportedOptimizerError as UnsupportedOptimizerError
-from .step_vjp import register_step as register_step
-from .step_vjp import step_vjp as step_vjp
+from .steps import UnsupportedOptimizerError as UnsupportedOptimizerError
+from .steps import register_step as register_step
+from .steps import step_vjp as step_vjp

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .types import Loss, Tensors
+from ._types import Loss, Tensors
 
 
 @dataclass(frozen=True)

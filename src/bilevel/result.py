@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from . import tree
+from . import _tree as tree
+from ._types import Tensors
 from .status import Status
-from .types import Tensors
 
 
 @dataclass(frozen=True)

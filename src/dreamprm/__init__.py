@@ -1,18 +1,17 @@
 """Process reward models that learn which of their training data to trust."""
 
-# The table of contents. Each name is imported when it is first used, so that `import dreamprm` costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# The table of contents. Each name is imported when it is first used, so that `import dreamprm` costs nothing.
 if TYPE_CHECKING:
-    from dreamprm.data.collate import Batch as Batch
-    from dreamprm.data.collate import Collator as Collator
-    from dreamprm.data.dataset import Dataset as Dataset
     from dreamprm.data.record import Record as Record
     from dreamprm.data.record import RecordError as RecordError
-    from dreamprm.prm.aggregation import aggregate as aggregate
-    from dreamprm.prm.prm import PRM as PRM
-    from dreamprm.prm.prompt import Prompt as Prompt
+    from dreamprm.prm import PRM as PRM
+    from dreamprm.prm import Batch as Batch
+    from dreamprm.prm import Collator as Collator
+    from dreamprm.prm import Prompt as Prompt
+    from dreamprm.prm import aggregate as aggregate
     from dreamprm.selection import Selection as Selection
     from dreamprm.selection import best_of_n as best_of_n
     from dreamprm.weigher import DomainTable as DomainTable
@@ -20,28 +19,20 @@ if TYPE_CHECKING:
     from dreamprm.weigher import InstanceTable as InstanceTable
     from dreamprm.weigher import Uniform as Uniform
 
-_WHERE = {
-    "Batch": "data.collate",
-    "Collator": "data.collate",
-    "Dataset": "data.dataset",
-    "DomainTable": "weigher",
-    "InstanceNet": "weigher",
-    "InstanceTable": "weigher",
-    "PRM": "prm.prm",
-    "Prompt": "prm.prompt",
-    "Record": "data.record",
-    "RecordError": "data.record",
-    "Selection": "selection",
-    "Uniform": "weigher",
-    "aggregate": "prm.aggregation",
-    "best_of_n": "selection",
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "data.record": ("Record", "RecordError"),
+    "prm": ("PRM", "Batch", "Collator", "Prompt", "aggregate"),
+    "selection": ("Selection", "best_of_n"),
+    "weigher": ("DomainTable", "InstanceNet", "InstanceTable", "Uniform"),
 }
+_WHERE = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "PRM",
     "Batch",
     "Collator",
-    "Dataset",
     "DomainTable",
     "InstanceNet",
     "InstanceTable",
@@ -50,6 +41,7 @@ __all__ = [
     "RecordError",
     "Selection",
     "Uniform",
+    "__version__",
     "aggregate",
     "best_of_n",
 ]

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.choice import Choice
-from dreamprm.data.collate import Batch
+from dreamprm.choices import Choice
 from dreamprm.prm.aggregation import PROBABILITY_MARGIN, aggregate_log_odds, as_probability, at_least_float32
+from dreamprm.prm.collate import Batch
 
 __all__ = ["InnerLoss", "OuterLoss", "example_losses", "outer_loss", "outer_losses", "step_losses"]
 

@@ -11,7 +11,7 @@ from dreamprm.prm.aggregation import aggregate as aggregate_steps
 
 if TYPE_CHECKING:
     from dreamprm.data.record import Image
-    from dreamprm.prm.prm import PRM
+    from dreamprm.prm.model import PRM
 
 __all__ = ["Selection", "best_of_n", "highest", "majority", "weighted_vote"]
 

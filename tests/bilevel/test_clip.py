@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bilevel.clip import clip_by_global_norm
+from bilevel._clip import clip_by_global_norm
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 10.0])

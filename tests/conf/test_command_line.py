@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from dreamprm.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from dreamprm.commands.main import main; main()", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -71,8 +71,27 @@ def test_multirun_over_seeds_writes_below_its_run_dirs_only(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_the_checkout_has_the_same_commands() -> None:
-    from dreamprm.cli import COMMANDS
+def test_src_holds_one_entry() -> None:
+    assert [path.name for path in (ROOT / "src").glob("*.py")] == ["train.py"]
 
-    for name in COMMANDS:
-        assert f'entry("{name}")' in (ROOT / "src" / f"{name}.py").read_text()
+
+@pytest.mark.parametrize(
+    "command",
+    [[str(ROOT / "src" / "train.py")], ["-m", "dreamprm", "train"]],
+    ids=["src/train.py", "python -m dreamprm"],
+)
+def test_every_way_in_gives_help(command: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "experiment" in done.stdout
+
+
+def test_no_module_bears_a_name_of_the_standard_library() -> None:
+    # Any folder of ours may stand on the path: `python src/train.py`, an IDE's source root, a benchmark run as a file.
+    mine = [p for folder in ("src", "benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")]
+    on_the_path = [
+        p for p in mine if p.parent.name in ("src", "benchmarks", "examples") or p.parent.parent.name == "src"
+    ]
+    assert not {p.stem for p in on_the_path if p.stem != "__init__"} & set(sys.stdlib_module_names)

@@ -12,7 +12,7 @@ import pytest
 from dreamprm.config import UserError, conf_dir, resolve_train
 from dreamprm.config.build import build_prm
 from dreamprm.config.launch import compose_config
-from dreamprm.trainer.data import load_data
+from dreamprm.sources.run_data import load_data
 from dreamprm.trainer.run import train
 
 SHORT = [

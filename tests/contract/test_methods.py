@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bilevel
-from bilevel import tree
+from bilevel import _tree as tree
 from bilevel.testing import PROBLEMS, KnownProblem, relative_error
 
 NUM_STEPS = 5

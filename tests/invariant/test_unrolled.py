@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from dreamprm.config import ConfigError, TrainConfig
+from dreamprm.metrics import read_metrics
 from dreamprm.trainer import updates
 from dreamprm.trainer.checkpoint import latest_checkpoint
-from dreamprm.trainer.metrics import read_metrics
 from dreamprm.trainer.run import train
-from dreamprm.trainer.unrolled import check_unrolled
+from dreamprm.trainer.unrolled_updates import check_unrolled
 
 Settings = Callable[..., TrainConfig]
 

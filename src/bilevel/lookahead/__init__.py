@@ -3,8 +3,8 @@
 from .check import HypergradientCheckError as HypergradientCheckError
 from .lookahead import Lookahead as Lookahead
 from .replay import ZeroTangentError as ZeroTangentError
-from .rows import RowMap as RowMap
-from .rows import RowsError as RowsError
+from .row_maps import RowMap as RowMap
+from .row_maps import RowsError as RowsError
 from .rules import register_rule as register_rule
 from .tape import Entry as Entry
 from .tape import Tape as Tape

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ..status import Status
-from ..step_vjp import check_optimizer, step_vjp, undo_step, undoable, unwrap
+from ..steps import check_optimizer, step_vjp, undo_step, undoable, unwrap
 from .check import THRESHOLD, HypergradientCheckError, Reference, cosine, explain
 from .replay import Replay
-from .rows import RowMaps
+from .row_maps import RowMaps
 from .tape import Tape, trainable_sites
 from .typed import backward, gradients, named_modules, norm
 from .unroll import DoubleBackward

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from .rows import RowMaps, RowsError
+from .row_maps import RowMaps, RowsError
 from .tape import Site, substitute
 from .typed import attention, fork_random, hook, make_dual, norm, tangent
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from .rows import RowMap, wide
+from .row_maps import RowMap, wide
 from .tape import Entry, Lookup, Tape
 from .tracked import NoRuleError, Tracked, plain
 from .typed import broadcast_shapes, vecdot

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .rows import RowMap, RowMaps, longest_prefix
+from .row_maps import RowMap, RowMaps, longest_prefix
 from .tracked import NoRuleError, Tracked
 from .typed import hook, named_modules, own_parameters, plain_functions
 

@@ -1,9 +1,9 @@
 """Ways to a hypergradient, one per file."""
 
-from .base import Method as Method
 from .finite_difference import FiniteDifference as FiniteDifference
 from .forward_mode import ForwardMode as ForwardMode
 from .implicit import Implicit as Implicit
+from .method import Method as Method
 from .one_step import OneStep as OneStep
 from .sama import SAMA as SAMA
 from .soba import SOBA as SOBA

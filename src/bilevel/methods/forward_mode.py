@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 
-from .. import checks, tree
-from ..functional import jvp, split, vmap
-from ..optimizers.base import Optimizer, State, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._functional import jvp, split, vmap
+from .._products import gradient, gradients
+from .._randomness import restore, states
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_optimizer
 from ..problem import Bilevel
-from ..products import gradient, gradients
-from ..randomness import restore, states
 from ..result import Result
-from ..types import Tensors
-from .base import InnerStep, starting_state
+from .method import InnerStep, starting_state
 
 _Moments = dict[str, Tensors]
 _Tangents = tuple[Tensors, _Moments, Tensors]

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import tree
+from .. import _tree as tree
+from .._products import check_product, gradients, hessian, mixed
+from .._randomness import Replayed
+from .._types import Tensors
 from ..problem import Bilevel
-from ..products import check_product, gradients, hessian, mixed
-from ..randomness import Replayed
 from ..result import Result
-from ..solvers.base import Solver, check_solver
 from ..solvers.cg import CG
-from ..types import Tensors
+from ..solvers.solver import Solver, check_solver
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Implicit:
 
     Args:
         solver: CG, Neumann, Nystrom or Direct.
-        product: "jvp" or "vjp", see `bilevel.products`.
+        product: "jvp" or "vjp", see `bilevel._products`.
 
     Raises:
         ValueError: a setting out of range, when built; a state (there is none).

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import checks, tree
-from ..optimizers.base import Optimizer, State, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._products import check_product, gradient, gradients, mixed
+from .._randomness import Replayed
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_optimizer
 from ..problem import Bilevel
-from ..products import check_product, gradient, gradients, mixed
-from ..randomness import Replayed
 from ..result import Result
-from ..types import Tensors
-from .base import InnerStep, one_batch, starting_state
+from .method import InnerStep, one_batch, starting_state
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class OneStep:
 
     Args:
         optimizer: a functional optimizer.
-        product: "jvp" or "vjp", see `bilevel.products`.
+        product: "jvp" or "vjp", see `bilevel._products`.
         clip_norm: clip the inner gradient to this global norm, as torch.nn.utils.clip_grad_norm_.
 
     Raises:

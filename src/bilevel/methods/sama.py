@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import checks, tree
-from ..optimizers.base import Optimizer, State, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._products import gradient, gradients
+from .._randomness import Replayed
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_optimizer
 from ..problem import Bilevel
-from ..products import gradient, gradients
-from ..randomness import Replayed
 from ..result import Result
-from ..types import Tensors
-from .base import InnerStep, starting_state
 from .finite_difference import central_difference
+from .method import InnerStep, starting_state
 
 
 @dataclass(frozen=True)

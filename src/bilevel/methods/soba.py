@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import checks, tree
-from ..optimizers.base import Optimizer, State, check_fixed, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._products import check_product, gradient, gradients, hessian, mixed
+from .._randomness import Replayed
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_fixed, check_optimizer
 from ..problem import Bilevel
-from ..products import check_product, gradient, gradients, hessian, mixed
-from ..randomness import Replayed
 from ..result import Result
-from ..types import Tensors
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class SOBA:
     Args:
         optimizer: a functional optimizer for θ.
         step: step size of v, below 2 / (largest eigenvalue of H).
-        product: "jvp" or "vjp", see `bilevel.products`.
+        product: "jvp" or "vjp", see `bilevel._products`.
 
     Raises:
         ValueError: a setting out of range, when built; an optimizer whose settings come from hyper.

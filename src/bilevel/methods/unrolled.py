@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import checks, tree
-from ..optimizers.base import Optimizer, State, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._products import check_product, gradient, gradients, hessian_and_mixed, mixed
+from .._randomness import Replayed
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_optimizer
 from ..problem import Bilevel
-from ..products import check_product, gradient, gradients, hessian_and_mixed, mixed
-from ..randomness import Replayed
 from ..result import Result
-from ..types import Tensors
-from .base import InnerStep, starting_state
+from .method import InnerStep, starting_state
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Unrolled:
         optimizer: a functional optimizer.
         truncate: differentiate only through the last so many steps; None: all.
         clip_norm: clip each inner gradient to this global norm, as torch.nn.utils.clip_grad_norm_.
-        product: "jvp" or "vjp", see `bilevel.products`.
+        product: "jvp" or "vjp", see `bilevel._products`.
         checkpoint_every: keep only every n-th step and take the steps between again on the way back: about K/n + n
             copies (n near sqrt(K) is best) for one more gradient per step. The result is the same, bit for bit.
 

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, tree
-from ..optimizers.base import Optimizer, State, check_fixed, check_optimizer
+from .. import _checks as checks
+from .. import _tree as tree
+from .._products import gradient, gradients, hyper_gradient
+from .._randomness import Replayed
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State, check_fixed, check_optimizer
 from ..problem import Bilevel
-from ..products import gradient, gradients, hyper_gradient
-from ..randomness import Replayed
 from ..result import Result
-from ..types import Tensors
 from .implicit import mean
 
 _Inner = Callable[[Tensors, Tensors], Tensor]

@@ -2,7 +2,7 @@
 
 from .adam import Adam as Adam
 from .adamw import AdamW as AdamW
-from .base import Optimizer as Optimizer
-from .base import Setting as Setting
-from .base import State as State
+from .optimizer import Optimizer as Optimizer
+from .optimizer import Setting as Setting
+from .optimizer import State as State
 from .sgd import SGD as SGD

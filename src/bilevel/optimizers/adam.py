@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .. import checks, tree
-from ..types import Tensors
-from .base import Setting, State, check_setting, is_zero, resolve
+from .. import _checks as checks
+from .. import _tree as tree
+from .._types import Tensors
+from .optimizer import Setting, State, check_setting, is_zero, resolve
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .adam import Adam
-from .base import Setting
+from .optimizer import Setting
 
 
 @dataclass(frozen=True)

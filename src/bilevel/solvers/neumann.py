@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from .. import checks, tree
+from .. import _checks as checks
+from .. import _tree as tree
+from .._types import Tensors
 from ..status import Status
-from ..types import Tensors
-from .base import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, trivial
 
 
 @dataclass(frozen=True)

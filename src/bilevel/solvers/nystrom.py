@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import checks, tree
-from ..functional import eigh, qr, vmap
+from .. import _checks as checks
+from .. import _tree as tree
+from .._functional import eigh, qr, vmap
+from .._types import Tensors
 from ..status import Status
-from ..types import Tensors
-from .base import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, trivial
 
 
 @dataclass(frozen=True)

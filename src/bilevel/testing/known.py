@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .._types import Tensors
 from ..optimizers import SGD
 from ..problem import Bilevel
-from ..types import Tensors
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from .. import tree
-from ..clip import clip_by_global_norm
-from ..optimizers.base import Optimizer, State
+from .. import _tree as tree
+from .._clip import clip_by_global_norm
+from .._types import Tensors
+from ..optimizers.optimizer import Optimizer, State
 from ..problem import Bilevel
-from ..types import Tensors
 
 
 def relative_error(found: Tensors, expected: Tensors) -> float:

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..functional import qr, solve
+from .._functional import qr, solve
+from .._types import Tensors
 from ..optimizers import SGD
 from ..problem import Bilevel
-from ..types import Tensors
 from .known import KnownProblem
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..functional import eigh, solve
+from .._functional import eigh, solve
+from .._types import Tensors
 from ..optimizers import SGD
 from ..problem import Bilevel
-from ..types import Tensors
 from .known import KnownProblem
 
 

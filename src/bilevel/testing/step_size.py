@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from .._types import Tensors
 from ..optimizers import SGD
 from ..problem import Bilevel
-from ..types import Tensors
 from .known import KnownProblem
 
 

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from .._types import Tensors
 from ..optimizers import SGD
 from ..problem import Bilevel
-from ..types import Tensors
 from .known import KnownProblem
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamprm.config.errors import ConfigError, UserError
 from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
 from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize, Vision
+from dreamprm.errors import ConfigError, UserError
 from dreamprm.weigher import Weigher
 
 __all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]

@@ -17,8 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dreamprm.config.errors import ConfigError, UserError
 from dreamprm.config.paths import HYDRA_VERSION_BASE, conf_dir
+from dreamprm.errors import ConfigError, UserError
 
 __all__ = ["compose_config", "is_group", "launch"]
 

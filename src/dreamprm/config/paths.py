@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamprm.config.errors import ConfigError
+from dreamprm.errors import ConfigError
 
 __all__ = ["HYDRA_VERSION_BASE", "conf_dir"]
 

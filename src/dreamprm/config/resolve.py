@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dreamprm.config.errors import ConfigError
 from dreamprm.config.kinds import KINDS
 from dreamprm.config.schema import TrainConfig
+from dreamprm.errors import ConfigError
 
 __all__ = ["differences", "resolve_train", "to_plain", "to_settings"]
 

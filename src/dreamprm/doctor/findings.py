@@ -118,7 +118,7 @@ def _labels(found: Survey) -> Iterator[Finding]:
         yield Finding("few_mixed_questions", warning, mixed, message, advice)
     if found.records and not num_labels and not len(found.right) and found.num_steps.total() > found.num_steps[0]:
         message = "no step label and no verdict on any chain"
-        yield Finding("labels_absent", error, found.records, message, "label the chains first (python -m src.label)")
+        yield Finding("labels_absent", error, found.records, message, "label the chains first (dreamprm label)")
 
 
 def _trivial(found: Survey, features: list[Predictor]) -> Iterator[Finding]:

@@ -2,5 +2,5 @@
 
 from dreamprm.policy.monte_carlo import StepCounts as StepCounts
 from dreamprm.policy.monte_carlo import monte_carlo as monte_carlo
-from dreamprm.policy.sample import Policy as Policy
-from dreamprm.policy.sample import Prefix as Prefix
+from dreamprm.policy.sampling import Policy as Policy
+from dreamprm.policy.sampling import Prefix as Prefix

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dreamprm.data.record import Record
-from dreamprm.policy.sample import Policy, Prefix
+from dreamprm.policy.sampling import Policy, Prefix
 
 __all__ = ["StepCounts", "monte_carlo"]
 

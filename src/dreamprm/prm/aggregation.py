@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.choice import Choice
+from dreamprm.choices import Choice
 
 __all__ = ["Aggregation", "aggregate", "aggregate_log_odds", "as_probability", "at_least_float32"]
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamprm.prm.features import FeatureStore, content_name
+from dreamprm.prm.feature_cache import FeatureStore, content_name
 
 __all__ = ["FrozenLayers"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamprm.choice import Choice
+from dreamprm.choices import Choice
 
 __all__ = ["HeadKind", "LabelHead", "LinearHead", "VocabularyHead", "class_log_odds", "gather_steps", "output_rows"]
 

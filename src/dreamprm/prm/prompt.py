@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dreamprm.choice import Choice
+from dreamprm.choices import Choice
 from dreamprm.data.record import RecordError
 
 __all__ = ["Layout", "Prompt", "Rendered", "render", "tokenizer_of"]

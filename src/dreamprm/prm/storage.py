@@ -19,7 +19,7 @@ from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
 
 if TYPE_CHECKING:
-    from dreamprm.prm.prm import PRM
+    from dreamprm.prm.model import PRM
 
 __all__ = ["PRMLoadError", "load", "save"]
 
@@ -138,7 +138,7 @@ def load(
     quantization_config, device_map …). Code from the folder is never run.
     Raises PRMLoadError, one line, where the model is not there or cannot be read.
     """
-    from dreamprm.prm.prm import PRM
+    from dreamprm.prm.model import PRM
 
     options = {"trust_remote_code": False, **options}
     folder = Path(path)

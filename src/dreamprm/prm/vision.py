@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dreamprm.prm.features import FeatureStore, content_name
+from dreamprm.prm.feature_cache import FeatureStore, content_name
 
 __all__ = ["TOWER_NAMES", "CachedVision", "freeze_vision"]
 

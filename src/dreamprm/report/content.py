@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dreamprm.config.errors import UserError
-from dreamprm.trainer.metrics import read_metrics
+from dreamprm.errors import UserError
+from dreamprm.metrics import read_metrics
 
 __all__ = ["NAMES", "RunContent", "figures", "read_run"]
 

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dreamprm.report.comparison import COLUMNS, comparison_rows
+from dreamprm.files import write_atomically
+from dreamprm.report.comparison_table import COLUMNS, comparison_rows
 from dreamprm.report.content import NAMES, figures, read_run
 from dreamprm.report.plots import best_of_n_figure, curves_figure, domain_figure, quality_figure
 from dreamprm.report.style import CSS
-from dreamprm.trainer.checkpoint import write_atomically
 
 __all__ = ["write_report"]
 

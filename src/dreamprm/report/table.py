@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dreamprm.report.comparison import COLUMNS, comparison_rows
+from dreamprm.report.comparison_table import COLUMNS, comparison_rows
 from dreamprm.report.content import NAMES, figures
 
 __all__ = ["print_results"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dreamprm.data.record import Record
 from dreamprm.evaluate import Settings, compare, position_scores, stronger_model_scores
-from dreamprm.trainer.progress import Reporter
+from dreamprm.progress import Reporter
 from dreamprm.trainer.state import Run
 
 __all__ = ["compare_with_baselines", "score_all"]

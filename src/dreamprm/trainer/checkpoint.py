@@ -11,22 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dreamprm.config.errors import UserError
-from dreamprm.trainer.tree import flatten, unflatten
+from dreamprm.errors import UserError
+from dreamprm.trainer.state_tree import flatten, unflatten
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 _FORMAT = 1
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader (or a crash) finds the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def save_checkpoint(folder: Path, update: int, tree: dict[str, Any], *, keep: int) -> Path:

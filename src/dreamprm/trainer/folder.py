@@ -9,11 +9,11 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from dreamprm.config.errors import ConfigError, UserError
 from dreamprm.config.launch import is_group
 from dreamprm.config.resolve import differences, resolve_train, to_plain
 from dreamprm.config.schema import TrainConfig
-from dreamprm.trainer.checkpoint import write_atomically
+from dreamprm.errors import ConfigError, UserError
+from dreamprm.files import write_atomically
 
 __all__ = ["MAY_DIFFER", "fresh_folder", "resumed_settings", "save_settings"]
 

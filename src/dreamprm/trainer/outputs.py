@@ -16,11 +16,11 @@ import torch
 from dreamprm.config.kinds import PoolData
 from dreamprm.data.record import Record
 from dreamprm.evaluate import Candidates, best_of_n_table, domain_rank_correlation, separation, step_metrics
+from dreamprm.files import write_atomically
 from dreamprm.loss import example_losses
+from dreamprm.progress import Reporter
+from dreamprm.sources.run_data import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines, score_all
-from dreamprm.trainer.checkpoint import write_atomically
-from dreamprm.trainer.data import RunData, known_good
-from dreamprm.trainer.progress import Reporter
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import Features, from_batch
 from dreamprm.weigher import save as save_weigher

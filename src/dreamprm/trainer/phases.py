@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from dreamprm.config.build import build_lookahead, build_optimizer
+from dreamprm.metrics import MetricsFile
+from dreamprm.progress import Reporter
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.checkpoint import save_checkpoint
 from dreamprm.trainer.interrupt import StopRequest
-from dreamprm.trainer.metrics import MetricsFile
-from dreamprm.trainer.progress import Reporter
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.updates import bilevel_update, cold_update
 

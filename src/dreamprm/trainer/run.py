@@ -11,26 +11,26 @@ from typing import Any
 import torch
 
 from dreamprm.config.build import build_device, build_prm, build_weigher
-from dreamprm.config.errors import UserError
 from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
-from dreamprm.data.collate import Collator
 from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record, RecordError
+from dreamprm.errors import UserError
+from dreamprm.metrics import MetricsFile
+from dreamprm.plan.planner import Plan, plan_run
+from dreamprm.prm.collate import Collator
+from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
+from dreamprm.sources.dense_targets import world_dense_loss
+from dreamprm.sources.run_data import RunData, check_needs, load_data
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
-from dreamprm.trainer.data import RunData, check_needs, load_data
-from dreamprm.trainer.dense import world_dense_loss
 from dreamprm.trainer.folder import fresh_folder, save_settings
 from dreamprm.trainer.interrupt import StopRequest
-from dreamprm.trainer.metrics import MetricsFile
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.phases import enter_phase, train_phases
-from dreamprm.trainer.plan import Plan, plan_run
-from dreamprm.trainer.progress import say
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled import check_unrolled
+from dreamprm.trainer.unrolled_updates import check_unrolled
 
 __all__ = ["build_run", "show_plan", "show_prompts", "train"]
 

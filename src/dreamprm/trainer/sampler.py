@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dreamprm.config.errors import UserError
+from dreamprm.errors import UserError
 
 __all__ = ["EpochSampler"]
 

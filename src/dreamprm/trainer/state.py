@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamprm.config.errors import UserError
 from dreamprm.config.schema import TrainConfig
-from dreamprm.data.collate import Batch, Collator
 from dreamprm.data.record import Record
+from dreamprm.errors import UserError
+from dreamprm.prm.collate import Batch, Collator
 from dreamprm.trainer.sampler import EpochSampler
-from dreamprm.trainer.tree import random_state, set_random_state
+from dreamprm.trainer.state_tree import random_state, set_random_state
 from dreamprm.weigher import Weigher
 
 __all__ = ["Counters", "DenseLoss", "Run"]

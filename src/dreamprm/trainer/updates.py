@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from bilevel import Status
-from dreamprm.config.errors import UserError
-from dreamprm.data.collate import Batch
+from dreamprm.errors import UserError
 from dreamprm.loss import example_losses, outer_loss
+from dreamprm.prm.collate import Batch
 from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled import is_unrolled, unrolled_updates
+from dreamprm.trainer.unrolled_updates import is_unrolled, unrolled_updates
 from dreamprm.weigher import from_batch, project
 
 __all__ = ["bilevel_update", "cold_update"]

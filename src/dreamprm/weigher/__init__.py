@@ -1,14 +1,14 @@
 """Weighers: what makes a data weight for every training example."""
 
-from dreamprm.weigher.base import Weigher as Weigher
-from dreamprm.weigher.base import project as project
 from dreamprm.weigher.domain_table import DomainTable as DomainTable
 from dreamprm.weigher.features import Features as Features
 from dreamprm.weigher.features import from_batch as from_batch
 from dreamprm.weigher.instance_net import InstanceNet as InstanceNet
 from dreamprm.weigher.instance_table import InstanceTable as InstanceTable
 from dreamprm.weigher.row_adam import RowAdam as RowAdam
-from dreamprm.weigher.storage import WeigherError as WeigherError
-from dreamprm.weigher.storage import load as load
-from dreamprm.weigher.storage import save as save
+from dreamprm.weigher.saving import WeigherError as WeigherError
+from dreamprm.weigher.saving import load as load
+from dreamprm.weigher.saving import save as save
 from dreamprm.weigher.uniform import Uniform as Uniform
+from dreamprm.weigher.weigher import Weigher as Weigher
+from dreamprm.weigher.weigher import project as project

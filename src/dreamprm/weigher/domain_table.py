@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamprm.weigher.base import Weigher
 from dreamprm.weigher.features import Features
+from dreamprm.weigher.weigher import Weigher
 
 __all__ = ["DomainTable"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamprm.data.collate import Batch
+from dreamprm.prm.collate import Batch
 
 __all__ = ["Features", "from_batch"]
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamprm.weigher.base import Weigher
 from dreamprm.weigher.features import Features
+from dreamprm.weigher.weigher import Weigher
 
 __all__ = ["Uniform"]
 

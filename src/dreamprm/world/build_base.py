@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import AyaVisionProcessor, InternVLForConditionalGeneration
 
 from dreamprm.world.assets import make_config, make_processor, make_tokenizer, save_processor
-from dreamprm.world.base import base_folder
-from dreamprm.world.dense import DESCRIBE, DenseExample, dense_batch, dense_examples, dense_loss
+from dreamprm.world.base_model import base_folder
+from dreamprm.world.captions import DESCRIBE, DenseExample, dense_batch, dense_examples, dense_loss
 from dreamprm.world.mistakes import Carelessness
 from dreamprm.world.scene import STYLES, caption, draw, sample_scene
 

@@ -22,8 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from dreamprm.data.record import Record
 from dreamprm.policy import Policy, Prefix, monte_carlo
-from dreamprm.world.base import base_folder
-from dreamprm.world.load import CHAINS, Chain, write_chains
+from dreamprm.world.base_model import base_folder
 from dreamprm.world.questions import (
     DOMAINS,
     TARGETS,
@@ -34,6 +33,7 @@ from dreamprm.world.questions import (
     split_steps,
 )
 from dreamprm.world.scene import draw
+from dreamprm.world.splits import CHAINS, Chain, write_chains
 
 __all__ = ["PLAN", "Share", "build_chains", "main", "sample_questions"]
 

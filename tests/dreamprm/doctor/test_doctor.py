@@ -177,7 +177,7 @@ def test_json_on_standard_output(write_rows: Callable[..., Path], capsys: pytest
 def test_the_entry_runs_from_a_checkout(write_rows: Callable[..., Path]) -> None:
     path = write_rows(*[_question(i, labels=[1, i % 2]) for i in range(4)])
     root = Path(__file__).resolve().parents[3]
-    command = [sys.executable, "-m", "src.doctor", f"data.path={path}"]
+    command = [sys.executable, "-m", "dreamprm", "doctor", f"data.path={path}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "step labels +" in done.stdout

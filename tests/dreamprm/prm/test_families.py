@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import bilevel
-from dreamprm.data.collate import Batch
 from dreamprm.loss import example_losses, outer_loss
-from dreamprm.prm.prm import PRM
+from dreamprm.prm.collate import Batch
+from dreamprm.prm.model import PRM
 from dreamprm.prm.quantized import keep_layout
 from dreamprm.weigher import InstanceNet, from_batch
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dreamprm.loss import example_losses
-from dreamprm.prm.prm import PRM
+from dreamprm.prm.model import PRM
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 """fp32: a batch of another length pads otherwise, and the attention's sums run over other numbers of zeros."""

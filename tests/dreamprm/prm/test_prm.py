@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dreamprm.prm.prm import PRM
+from dreamprm.prm.model import PRM
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
 

@@ -5,7 +5,7 @@ import torch
 
 import bilevel
 from dreamprm.loss import example_losses, outer_loss
-from dreamprm.prm.prm import PRM
+from dreamprm.prm.model import PRM
 from dreamprm.weigher import InstanceTable, from_batch
 
 

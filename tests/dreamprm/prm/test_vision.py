@@ -15,7 +15,7 @@ from dreamprm.config import TrainConfig
 from dreamprm.config.build import build_prm
 from dreamprm.config.schema import Precision
 from dreamprm.loss import example_losses, outer_loss
-from dreamprm.prm.prm import PRM
+from dreamprm.prm.model import PRM
 from dreamprm.weigher import InstanceTable, from_batch
 
 FAMILIES = ["InternVL", "LlavaOnevision", "AyaVision", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dreamprm.config.errors import UserError
+from dreamprm.errors import UserError
 from dreamprm.report import print_results, write_report
 from dreamprm.report.plots import smooth
 

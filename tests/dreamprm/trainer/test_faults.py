@@ -14,11 +14,11 @@ import torch
 
 from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
+from dreamprm.metrics import read_metrics
+from dreamprm.sources.run_data import load_data
 from dreamprm.trainer import phases
 from dreamprm.trainer.checkpoint import latest_checkpoint
-from dreamprm.trainer.data import load_data
 from dreamprm.trainer.interrupt import StopRequest
-from dreamprm.trainer.metrics import read_metrics
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamprm.config.errors import UserError
+from dreamprm.errors import UserError
 from dreamprm.trainer.sampler import EpochSampler
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dreamprm.data.collate import Batch
+from dreamprm.prm.collate import Batch
 from dreamprm.weigher import Features, from_batch
 
 

@@ -9,7 +9,7 @@ from transformers import InternVLForConditionalGeneration
 from dreamprm.world import base_folder
 from dreamprm.world.assets import make_config, make_processor, make_tokenizer, save_processor
 from dreamprm.world.build_base import build, caption_accuracy
-from dreamprm.world.dense import DenseExample, dense_batch, dense_examples, dense_loss
+from dreamprm.world.captions import DenseExample, dense_batch, dense_examples, dense_loss
 from dreamprm.world.scene import COLOURS
 
 

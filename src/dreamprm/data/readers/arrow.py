@@ -12,7 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from dreamprm.data.readers.container import Container, Found
-from dreamprm.data.readers.rows import DataError
+from dreamprm.data.readers.fields import DataError
 from dreamprm.data.record import RecordError
 
 __all__ = ["ArrowFile", "ParquetFile"]

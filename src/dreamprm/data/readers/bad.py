@@ -7,7 +7,7 @@ import logging
 from enum import Enum
 from pathlib import Path
 
-from dreamprm.data.readers.rows import DataError
+from dreamprm.data.readers.fields import DataError
 from dreamprm.data.record import RecordError
 
 __all__ = ["BadRows", "OnBadRow"]

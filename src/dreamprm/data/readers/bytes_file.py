@@ -12,7 +12,7 @@ from typing import IO, cast
 
 import zstandard
 
-from dreamprm.data.readers.rows import DataError
+from dreamprm.data.readers.fields import DataError
 
 __all__ = ["MAX_UNPACKED", "BytesFile", "bare_name", "cache_folder", "open_stream"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from dreamprm.data.readers.bytes_file import BytesFile, bare_name
 from dreamprm.data.readers.container import Container, Found
+from dreamprm.data.readers.fields import MAX_ROW, DataError
 from dreamprm.data.readers.json_lines import bounded_lines
-from dreamprm.data.readers.rows import MAX_ROW, DataError
 from dreamprm.data.record import RecordError
 
 __all__ = ["Delimited"]

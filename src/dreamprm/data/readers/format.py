@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.images import read_images
-from dreamprm.data.readers.rows import Row
 from dreamprm.data.record import Image, Record, RecordError, content_key
 
 __all__ = ["Context", "Format", "drop_blank"]

@@ -15,7 +15,7 @@ from typing import Any
 import PIL.Image
 import PIL.ImageOps
 
-from dreamprm.data.readers.rows import Row
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.record import Image
 
 __all__ = ["MAX_FILE", "MAX_PIXELS", "ImageError", "image_size", "load_image", "read_images", "safe_path"]

@@ -11,7 +11,7 @@ import zstandard
 
 from dreamprm.data.readers.bytes_file import BytesFile, open_stream
 from dreamprm.data.readers.container import Container, Found
-from dreamprm.data.readers.rows import MAX_ROW, DataError, decode_row
+from dreamprm.data.readers.fields import MAX_ROW, DataError, decode_row
 from dreamprm.data.record import RecordError
 
 __all__ = ["JsonLines", "bounded_lines"]

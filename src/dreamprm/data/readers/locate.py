@@ -13,11 +13,11 @@ from typing import Any
 from dreamprm.data.readers.bytes_file import bare_name, open_stream
 from dreamprm.data.readers.container import Container
 from dreamprm.data.readers.delimited import Delimited
+from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.format import Context, Format
 from dreamprm.data.readers.json_array import JsonArray, JsonTree
 from dreamprm.data.readers.json_lines import JsonLines
 from dreamprm.data.readers.registry import FORMATS, format_of_row, get_format, settings_of
-from dreamprm.data.readers.rows import DataError
 
 __all__ = ["Part", "Paths", "open_container", "parts"]
 

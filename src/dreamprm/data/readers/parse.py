@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.locate import Part
-from dreamprm.data.readers.rows import Row
 from dreamprm.data.record import Record, RecordError
 
 __all__ = ["parse_row"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.format import Format
 from dreamprm.data.readers.formats import (
     dreamprm15_meta,
@@ -26,7 +27,6 @@ from dreamprm.data.readers.formats import (
     visualprm_raw,
     vlmevalkit,
 )
-from dreamprm.data.readers.rows import DataError
 
 __all__ = ["FORMATS", "format_of_row", "get_format", "list_formats", "settings_of"]
 

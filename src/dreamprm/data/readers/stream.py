@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamprm.data.readers.bad import BadRows, OnBadRow
+from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.index import Index, load_index
 from dreamprm.data.readers.locate import Part, Paths, parts
 from dreamprm.data.readers.parse import parse_row
-from dreamprm.data.readers.rows import DataError
 from dreamprm.data.record import Record, RecordError
 
 __all__ = ["RecordStream", "open_records"]

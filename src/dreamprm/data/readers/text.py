@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamprm.data.readers.rows import Row
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.record import Image
 
 __all__ = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.rows import Row
 from dreamprm.data.readers.text import clean_question, extract_answer, group_of
 from dreamprm.data.record import Record
 

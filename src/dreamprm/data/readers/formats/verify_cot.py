@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.rows import Row
 from dreamprm.data.readers.text import group_of, with_options
 from dreamprm.data.record import Record
 from dreamprm.data.splitter import clean_steps

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.rows import Row
 from dreamprm.data.readers.text import clean_question, with_options
 from dreamprm.data.record import Record
 

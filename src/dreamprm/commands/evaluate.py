@@ -1,0 +1,40 @@
+"""`evaluate`: best-of-N and step-level figures of a scores file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dreamprm.commands.settings import EvaluateStage
+from dreamprm.config.launch import launch
+from dreamprm.config.resolve import to_settings
+from dreamprm.progress import say
+
+__all__ = ["evaluate", "main"]
+
+
+def evaluate(settings: EvaluateStage) -> Path:
+    """Write the figures as training's results.json has them, and print the table."""
+    from dreamprm.commands.files import needed, read_scores
+    from dreamprm.files import write_atomically
+    from dreamprm.report.table import print_results
+    from dreamprm.trainer.outputs import figures_of_scores
+
+    records, scores = read_scores(needed(settings.scores, "scores", "a file that dreamprm score wrote"))
+    figures = figures_of_scores(records, scores, settings.evaluate)
+    results = {"experiment": settings.name, "seed": settings.evaluate.seed, "best_of_n": {}, "steps": {}} | figures
+    path = Path(settings.out)
+    write_atomically(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
+    print_results(results)
+    say(f"figures of {len(records)} chains: {path}")
+    return path
+
+
+def _run(config: DictConfig, overrides: list[str]) -> None:
+    evaluate(to_settings(config, EvaluateStage))
+
+
+def main(arguments: list[str], program: str) -> None:
+    launch("evaluate", _run, arguments, program)

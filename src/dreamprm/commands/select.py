@@ -1,0 +1,78 @@
+"""`select`: one candidate per question of a scores file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dreamprm.commands.settings import SelectStage
+from dreamprm.config.launch import launch
+from dreamprm.config.resolve import to_settings
+from dreamprm.errors import ConfigError
+from dreamprm.progress import say
+
+__all__ = ["main", "select"]
+
+_METHODS = ("prm", "weighted_vote", "self_consistency")
+
+
+def select(settings: SelectStage) -> Path:
+    """Write one line per question: its group, the chosen candidate's index, answer and steps, and all chain scores."""
+    from dreamprm.commands.files import needed, read_scores, write_lines
+    from dreamprm.selection import highest, majority, weighted_vote
+
+    if settings.method not in _METHODS:
+        raise ConfigError(f"method must be one of {', '.join(_METHODS)}, is {settings.method!r}")
+    records, step_scores = read_scores(needed(settings.scores, "scores", "a file that dreamprm score wrote"))
+    members: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        members.setdefault(record.group, []).append(row)
+    scored = _chain_scores(step_scores, settings.aggregate.name)
+    lines = []
+    for group, rows in members.items():
+        scores, votes = [scored[row][0] for row in rows], [scored[row][1] for row in rows]
+        answers = [records[row].answer for row in rows]
+        if settings.method == "prm":
+            index = highest(scores)
+        else:
+            index = majority(answers) if settings.method == "self_consistency" else weighted_vote(answers, votes)
+        chosen = records[rows[index]]
+        lines.append(
+            {
+                "group": group,
+                "question": chosen.question,
+                "index": index,
+                "answer": chosen.answer,
+                "correct": chosen.correct,
+                "steps": list(chosen.steps),
+                "chain_scores": scores,
+            }
+        )
+    path = Path(settings.out)
+    write_lines(path, lines)
+    known = [line["correct"] for line in lines if line["correct"] is not None]
+    right = f", {sum(known)} of {len(known)} right" if known else ""
+    say(f"{len(lines)} questions, method {settings.method}{right}: {path}")
+    return path
+
+
+def _chain_scores(step_scores: list[list[float]], how: str) -> list[tuple[float, float]]:
+    """(score, vote on [0, 1]) of every chain."""
+    import torch
+
+    from dreamprm.prm.aggregation import aggregate, as_probability
+
+    found: list[tuple[float, float]] = []
+    for steps in step_scores:
+        value = aggregate(steps, how)
+        found.append((value, float(as_probability(torch.tensor(value, dtype=torch.float64), how))))
+    return found
+
+
+def _run(config: DictConfig, overrides: list[str]) -> None:
+    select(to_settings(config, SelectStage))
+
+
+def main(arguments: list[str], program: str) -> None:
+    launch("select", _run, arguments, program)

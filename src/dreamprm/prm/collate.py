@@ -1,0 +1,266 @@
+"""Records to batches: the processor's own prompt and images, step positions by token, padding on either side.
+
+Shapes: B examples, T tokens, S steps of the longest chain of the batch.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dreamprm.data.record import Image, Record, RecordError
+from dreamprm.prm.families import row_examples
+from dreamprm.prm.prompt import Prompt, Rendered, render, tokenizer_of
+from dreamprm.prm.tokens import locate, special_tokens_option
+
+__all__ = ["Batch", "Collator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a PRM, a loss and a weigher read.
+
+    inputs: the model's own arguments (input_ids, attention_mask, pixel_values …).
+    step_positions: the token whose output judges the step.  labels: probability that the step is right, 0 where
+    `label_mask` is false.  correct: 1 or 0 for the chain's final answer, NaN where it is not known.
+    index: the example's row in its data set (-1 where it has none).  domain: -1 where domains are not in use.
+    row_examples: module-name prefix -> example of each leading row of that module's input (see prm/rows.py).
+    """
+
+    inputs: dict[str, Tensor]
+    step_positions: Int[Tensor, "B S"]
+    step_mask: Bool[Tensor, "B S"]
+    labels: Float[Tensor, "B S"]
+    label_mask: Bool[Tensor, "B S"]
+    correct: Float[Tensor, " B"]
+    index: Int[Tensor, " B"]
+    domain: Int[Tensor, " B"]
+    keys: list[str]
+    row_examples: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch with every tensor on the device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            return {name: move(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+        return replace(self, **{entry.name: move(getattr(self, entry.name)) for entry in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """One chain after the processor: per-token rows, everything else the processor gave, and the judged tokens."""
+
+    sequences: dict[str, Tensor]
+    stacks: dict[str, Tensor]
+    positions: list[int]
+
+
+@dataclass(slots=True)
+class Collator:
+    """Makes a `Batch` of a list of records, or of (row, record) pairs where the row matters (instance table).
+
+    processor: the model's processor, or its tokenizer for a text-only model.
+    domains: the domain vocabulary; a record of another domain is an error. None: domains are not used.
+    max_length: tokens allowed, image tokens included; a longer chain is an error that names it, never cut.
+    max_image_side: images are shrunk so that their longest side fits.  padding_side: scores do not depend on it.
+    images_kwargs: what the image processor is called with (e.g. max_patches), the same in training and at test.
+    cache: number of encoded chains kept in memory; 0 encodes anew each time.
+    """
+
+    processor: Any
+    prompt: Prompt = field(default_factory=Prompt)
+    domains: Sequence[str] | None = None
+    max_length: int | None = None
+    max_image_side: int | None = None
+    max_image_pixels: int = 2**26
+    padding_side: str = "right"
+    images_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    cache: int = 0
+    _domain_index: dict[str, int] = field(init=False, repr=False)
+    _cached: OrderedDict[tuple[Any, ...], _Encoded] = field(init=False, repr=False, default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        if self.padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is {self.padding_side!r}; allowed are 'left' and 'right'")
+        for name in ("max_length", "max_image_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1, or None for no limit")
+        if self.domains is not None and len(set(self.domains)) != len(self.domains):
+            raise ValueError(f"domains must not repeat: {list(self.domains)}")
+        self._domain_index = {name: index for index, name in enumerate(self.domains or ())}
+
+    def __call__(self, records: Sequence[Record] | Sequence[tuple[int, Record]]) -> Batch:
+        if not records:
+            raise ValueError("a batch needs at least one record")
+        rows = [item[0] if isinstance(item, tuple) else -1 for item in records]
+        chains = [item[1] if isinstance(item, tuple) else item for item in records]
+        encoded = [self._encode_cached(record) for record in chains]
+        lengths = [len(item.sequences["input_ids"]) for item in encoded]
+        inputs = self._pad_sequences(encoded, max(lengths)) | _join_stacks([item.stacks for item in encoded])
+        left = self.padding_side == "left"
+        offsets = [max(lengths) - length if left else 0 for length in lengths]
+        num_steps = max(len(record.steps) for record in chains)
+        labels = [[*record.labels] + [None] * (num_steps - len(record.labels)) for record in chains]
+        return Batch(
+            inputs=inputs,
+            step_positions=torch.tensor(
+                [
+                    [position + offset for position in item.positions] + [0] * (num_steps - len(item.positions))
+                    for item, offset in zip(encoded, offsets)
+                ]
+            ),
+            step_mask=torch.tensor([[step < len(record.steps) for step in range(num_steps)] for record in chains]),
+            labels=torch.tensor([[0.0 if label is None else float(label) for label in row] for row in labels]),
+            label_mask=torch.tensor([[label is not None for label in row] for row in labels]),
+            correct=torch.tensor([math.nan if r.correct is None else float(r.correct) for r in chains]),
+            index=torch.tensor(rows),
+            domain=torch.tensor([self._domain(record) for record in chains]),
+            keys=[record.key for record in chains],
+            row_examples=row_examples(self.processor, [item.stacks for item in encoded]),
+        )
+
+    def fits(self, record: Record) -> bool:
+        """Whether a record has at most `max_length` tokens, image tokens included."""
+        longest = self.max_length
+        return longest is None or len(replace(self, max_length=None)._encode(record).sequences["input_ids"]) <= longest
+
+    def render(self, record: Record) -> Rendered:
+        """The exact prompt of a record; `.marked()` brackets the places where its steps are judged."""
+        try:
+            return render(self.prompt, self.processor, record.question, record.steps, len(record.images))
+        except RecordError as error:
+            raise RecordError(error.reason, source=f"record {record.key!r}", field=error.field) from None
+
+    def _domain(self, record: Record) -> int:
+        if self.domains is None:
+            return -1
+        if record.domain not in self._domain_index:
+            raise RecordError(
+                f"{record.domain!r} is not one of the domains in use: {', '.join(self._domain_index)}; "
+                "add it to the training data, or drop the record",
+                source=f"record {record.key!r}",
+                field="domain",
+            )
+        return self._domain_index[record.domain]
+
+    def _encode_cached(self, record: Record) -> _Encoded:
+        if not self.cache:
+            return self._encode(record)
+        name = (record.key, record.question, record.steps, record.images)
+        if name in self._cached:
+            self._cached.move_to_end(name)
+            return self._cached[name]
+        item = self._cached[name] = self._encode(record)
+        if len(self._cached) > self.cache:
+            self._cached.popitem(last=False)
+        return item
+
+    def _encode(self, record: Record) -> _Encoded:
+        where = f"record {record.key!r}"
+        rendered = self.render(record)
+        tokenizer = tokenizer_of(self.processor)
+        try:
+            located = locate(tokenizer, rendered, self.prompt.layout)
+            images = [self._open(image) for image in record.images]
+        except RecordError as error:
+            raise RecordError(error.reason, source=where, field=error.field) from None
+        given = self._process(rendered.text, images, tokenizer, where)
+        ids = given["input_ids"][0]
+        grown = len(ids) - len(located.ids)
+        # Images stand in the first turn only, so their expansion shifts every judged token by the same amount; the
+        # tokens from the first step's mark on must therefore be the same with and without the images.
+        if ids[located.positions[0] + grown :].tolist() != located.ids[located.positions[0] :]:
+            raise RecordError(
+                "the processor changes the text after the first step, so its steps cannot be found", source=where
+            )
+        if self.max_length is not None and len(ids) > self.max_length:
+            raise RecordError(
+                f"{len(ids)} tokens in {len(record.steps)} steps and {len(images)} images; max_length allows "
+                f"{self.max_length}. Raise max_length, allow fewer tiles per image, or drop the record",
+                source=where,
+            )
+        sequences = {k: v[0] for k, v in given.items() if isinstance(v, Tensor) and v.shape == given["input_ids"].shape}
+        stacks = {k: v for k, v in given.items() if isinstance(v, Tensor) and k not in sequences}
+        sequences.setdefault("attention_mask", torch.ones_like(ids))
+        return _Encoded(sequences, stacks, [position + grown for position in located.positions])
+
+    def _process(self, text: str, images: list[Any], tokenizer: Any, where: str) -> dict[str, Any]:
+        options: dict[str, Any] = {"return_tensors": "pt", **special_tokens_option(tokenizer, text)}
+        if self.processor is tokenizer:
+            if images:
+                raise RecordError(
+                    "this model reads text only; use a multimodal model, or records without images",
+                    source=where,
+                    field="images",
+                )
+            return dict(tokenizer(text, verbose=False, **options))
+        if images and self.images_kwargs:
+            options["images_kwargs"] = dict(self.images_kwargs)
+        return dict(self.processor(text=[text], images=[images] if images else None, **options))
+
+    def _open(self, image: Image) -> Any:
+        import PIL.Image
+
+        name = str(image) if isinstance(image, Path) else "encoded bytes"
+        try:
+            with PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+                width, height = opened.size
+                if width * height > self.max_image_pixels:
+                    raise RecordError(
+                        f"{name} holds {width} x {height} pixels; max_image_pixels allows {self.max_image_pixels}",
+                        field="images",
+                    )
+                picture = opened.convert("RGB")
+        except RecordError:
+            raise
+        except Exception as error:  # PIL raises many kinds for a damaged file
+            raise RecordError(f"{name} cannot be read: {error}", field="images") from None
+        if self.max_image_side is not None and max(picture.size) > self.max_image_side:
+            scale = self.max_image_side / max(picture.size)
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            picture = picture.resize((width, height))
+        return picture
+
+    def _pad_sequences(self, encoded: Sequence[_Encoded], length: int) -> dict[str, Tensor]:
+        pad_token = tokenizer_of(self.processor).pad_token_id
+        fill = {"input_ids": 0 if pad_token is None else pad_token}
+        padded = {}
+        for name in encoded[0].sequences:
+            rows = []
+            for item in encoded:
+                row = item.sequences[name]
+                missing = length - len(row)
+                sides = (missing, 0) if self.padding_side == "left" else (0, missing)
+                rows.append(torch.nn.functional.pad(row, sides, value=fill.get(name, 0)))
+            padded[name] = torch.stack(rows)
+        return padded
+
+
+def _join_stacks(stacks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenates along the rows; where images differ in their number of tiles, the missing tiles are zeros."""
+    joined = {}
+    for name in dict.fromkeys(name for stack in stacks for name in stack):
+        parts = [stack[name] for stack in stacks if name in stack]
+        if len({part.shape[1:2] for part in parts}) > 1:
+            width = max(part.shape[1] for part in parts)
+            parts = [
+                torch.nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, width - part.shape[1]]) for part in parts
+            ]
+        joined[name] = torch.cat(parts)
+    return joined

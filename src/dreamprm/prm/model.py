@@ -1,0 +1,234 @@
+"""A process reward model: a transformers model, its processor, and a head that reads it at the judged tokens.
+
+Shapes: B chains, T tokens, S steps, H hidden width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dreamprm.data.record import Image, Record
+from dreamprm.prm.aggregation import Aggregation
+from dreamprm.prm.collate import Batch, Collator
+from dreamprm.prm.frozen import FrozenLayers
+from dreamprm.prm.heads import (
+    HeadKind,
+    LabelHead,
+    LinearHead,
+    VocabularyHead,
+    class_log_odds,
+    gather_steps,
+    output_rows,
+)
+from dreamprm.prm.prompt import Prompt
+from dreamprm.prm.quantized import keep_layout
+from dreamprm.prm.tokens import label_tokens
+from dreamprm.prm.vision import CachedVision, freeze_vision
+
+__all__ = ["PRM"]
+
+
+class PRM(nn.Module):
+    """Scores every step of a chain in one pass.
+
+    model: a transformers model (image-text-to-text, causal, or token classification), bare or wrapped by peft.
+    processor: its processor, or its tokenizer where it reads text only.
+    head: see `HeadKind`.  prompt: the layout, see `Prompt`.  aggregation: how chains are scored unless told otherwise.
+    collation: further settings of `Collator` (max_length, max_image_side, images_kwargs), the same wherever this model
+        is trained or asked.
+    right_class: the class that means right, for a token classifier of two classes.
+    Raises ValueError where a label is not one token, or the model has not what the head needs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        head: str = "generative",
+        *,
+        prompt: Prompt | None = None,
+        aggregation: str = "mean",
+        collation: Mapping[str, Any] | None = None,
+        right_class: int = 1,
+    ) -> None:
+        super().__init__()
+        keep_layout(model)
+        self.model = model
+        self.processor = processor
+        self.prompt = prompt or Prompt()
+        self.kind = HeadKind(head)
+        self.aggregation = Aggregation(aggregation)
+        self.collation = dict(collation or {})
+        self.right_class = right_class
+        self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.GENERATIVE else None
+        self.head = self._build_head()
+        self.frozen: FrozenLayers | None = None
+        self.vision: CachedVision | None = None
+        self.collator()  # wrong collation settings show now, not at the first batch
+
+    @property
+    def transformer(self) -> Any:
+        """The transformers model with its heads; under peft, the model that carries the adapters."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+    @property
+    def body(self) -> Any:
+        """The transformers model below its heads: what gives hidden states."""
+        return self.transformer.base_model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _build_head(self) -> nn.Module | None:
+        if self.kind is HeadKind.TOKEN_CLASSIFICATION:
+            num_labels = self.transformer.config.num_labels
+            if num_labels not in (1, 2):
+                raise ValueError(f"a token classifier needs one or two classes, this one has {num_labels}")
+            return None
+        hidden_size = self.transformer.config.get_text_config().hidden_size
+        device = next(self.model.parameters()).device
+        if self.kind is HeadKind.LINEAR:
+            return LinearHead(hidden_size, device)
+        output = output_rows(self.transformer)
+        if self.kind is HeadKind.VOCABULARY:
+            return VocabularyHead(output.weight.shape[0], device)
+        assert self.labels is not None
+        if output.weight is not self.transformer.get_input_embeddings().weight:
+            # The other rows are not read any more; the two that are have become the label head's.
+            output.requires_grad_(False)
+        return LabelHead(output.weight, output.bias, *self.labels)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """The log-odds that each step is right, in float32; 0 where there is no step."""
+        inputs = self._arguments(batch.inputs)
+        with contextlib.ExitStack() as kept:
+            if self.vision is not None:
+                kept.enter_context(self.vision.serve())
+            if self.frozen is not None:
+                kept.enter_context(self.frozen.serve(self._run_body, inputs))
+            # The body alone: the language model's head would make (B, T, vocabulary) out of it.
+            is_classifier = self.kind is HeadKind.TOKEN_CLASSIFICATION
+            output = self.model(**inputs).logits if is_classifier else self._run_body(inputs).last_hidden_state
+        if is_classifier:
+            log_odds = class_log_odds(gather_steps(output, batch.step_positions), self.right_class)
+        else:
+            hidden = gather_steps(output, batch.step_positions)
+            if isinstance(self.head, VocabularyHead):
+                log_odds = self.head(hidden, self.transformer.get_output_embeddings())
+            else:
+                log_odds = cast(nn.Module, self.head)(hidden)
+        log_odds = log_odds.float()
+        return torch.where(batch.step_mask, log_odds, torch.zeros_like(log_odds))
+
+    def _run_body(self, inputs: Mapping[str, Any]) -> Any:
+        return self.body(**inputs)
+
+    def freeze_layers(self, num_layers: int, *, cache: bool = True, folder: str | Path | None = None) -> None:
+        """Freeze the embeddings and the first layers; with `cache` their output is computed once per chain and kept.
+
+        Scores stay the same. folder: where it is kept between runs too. Raises ValueError, see `FrozenLayers`.
+        """
+        self.frozen = FrozenLayers(self.body, num_layers, cache=cache, folder=folder)
+
+    def freeze_vision(self, *, cache: bool = False, megabytes: int = 1024, folder: str | Path | None = None) -> None:
+        """Freeze the vision tower; with `cache` its output is computed once per image and kept, up to that much memory.
+
+        Scores and the gradients of the rest stay the same. folder: where it is kept between runs too. Call it after
+        adapters are added. Raises ValueError, see `CachedVision`.
+        """
+        freeze_vision(self.model)
+        self.vision = CachedVision(self.body, megabytes=megabytes, folder=folder) if cache else None
+
+    def flush_features(self) -> None:
+        """Write what frozen parts have computed into the folders that were set for it."""
+        for part in (self.frozen, self.vision):
+            if part is not None:
+                part.store.flush()
+
+    def step_scores(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """The probability that each step is right; 1/2 where there is no step."""
+        return self(batch).sigmoid()
+
+    def _arguments(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The model's arguments; positions count from the first real token, so that left padding changes nothing."""
+        known = inspect.signature(self.body.forward).parameters
+        arguments: dict[str, Any] = dict(inputs)
+        mask = arguments["attention_mask"]
+        # Models with their own rule of positions (Qwen-VL's three-dimensional ones, RoBERTa's offset by the padding
+        # token) derive them from the mask or the tokens.
+        own_rule = hasattr(self.body, "get_rope_index") or _positions_from_tokens(self.body)
+        if "position_ids" in known and not own_rule:
+            arguments["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
+        if hasattr(self.transformer.config.get_text_config(), "use_cache"):
+            arguments["use_cache"] = False
+        return arguments
+
+    def collator(self, **changes: Any) -> Collator:
+        """The collator of this model's prompt and processor; `changes` override its settings (domains, cache …)."""
+        return Collator(self.processor, self.prompt, **{**self.collation, **changes})
+
+    @torch.no_grad()
+    def score_records(self, records: Sequence[Record], batch_size: int = 8) -> list[list[float]]:
+        """The step scores of every record, in their order; batches are of chains of like length."""
+        was_training = self.training
+        self.eval()
+        collate = self.collator()
+        by_length = sorted(range(len(records)), key=lambda row: sum(map(len, records[row].steps)))
+        scores: list[list[float]] = [[] for _ in records]
+        try:
+            for start in range(0, len(by_length), batch_size):
+                rows = by_length[start : start + batch_size]
+                batch = collate([records[row] for row in rows]).to(self.device)
+                for row, values in zip(rows, self.step_scores(batch).tolist()):
+                    scores[row] = values[: len(records[row].steps)]
+        finally:
+            self.train(was_training)
+        return scores
+
+    def score(self, question: str, images: Sequence[Image], steps: Sequence[str]) -> list[float]:
+        """The probability that each step is right. images: paths or encoded bytes."""
+        return self.score_records([_record("chain", question, images, steps)])[0]
+
+    def score_chains(
+        self, question: str, images: Sequence[Image], chains: Sequence[Sequence[str]], batch_size: int = 8
+    ) -> list[list[float]]:
+        """As `score`, for several chains of one question."""
+        records = [_record(f"chain {row}", question, images, steps) for row, steps in enumerate(chains)]
+        return self.score_records(records, batch_size)
+
+    def row_examples(self, batch: Batch) -> dict[str, Tensor]:
+        """`batch.row_examples` under the names that the modules have in this PRM (peft puts its own in front)."""
+        wrapped = self.transformer
+        prefix = next((name for name, module in self.named_modules() if module is wrapped), "model")
+        return {f"{prefix}.{name.removeprefix('model.')}": rows for name, rows in batch.row_examples.items()}
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **settings: Any) -> PRM:
+        """A PRM from a local folder or hub name; see `dreamprm.prm.storage.load`."""
+        from dreamprm.prm.storage import load
+
+        return load(path, **settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes an ordinary model folder that transformers alone loads; see `dreamprm.prm.storage.save`."""
+        from dreamprm.prm.storage import save
+
+        save(self, Path(folder))
+
+
+def _positions_from_tokens(body: nn.Module) -> bool:
+    return any(hasattr(module, "create_position_ids_from_input_ids") for module in body.modules())
+
+
+def _record(key: str, question: str, images: Sequence[Image], steps: Sequence[str]) -> Record:
+    return Record(key=key, source="", domain="", group="", question=question, steps=tuple(steps), images=tuple(images))

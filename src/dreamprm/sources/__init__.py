@@ -1,0 +1,1 @@
+"""What a run trains on: files, a pool of collections, the embedded world."""

@@ -1,0 +1,81 @@
+"""A weigher as one safetensors file: parameters, settings, and the keys or domains that its rows belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from dreamprm.weigher.domain_table import DomainTable
+from dreamprm.weigher.instance_net import InstanceNet
+from dreamprm.weigher.instance_table import InstanceTable
+from dreamprm.weigher.uniform import Uniform
+from dreamprm.weigher.weigher import Weigher
+
+__all__ = ["WeigherError", "load", "save"]
+
+_KINDS: dict[str, type[Weigher]] = {kind.__name__: kind for kind in (DomainTable, InstanceNet, InstanceTable, Uniform)}
+_KEYS = "keys"
+
+
+class WeigherError(ValueError):
+    """A weigher file that does not fit the data it is asked to weigh."""
+
+
+def save(
+    weigher: nn.Module, path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequence[str] | None = None
+) -> None:
+    """Writes a weigher. keys: the data set's keys by row (an instance table needs them); domains: by index."""
+    if type(weigher).__name__ not in _KINDS or not isinstance(weigher, Weigher):
+        raise WeigherError(f"{type(weigher).__name__} is not one of {', '.join(_KINDS)}")
+    rows = len(weigher.table) if isinstance(weigher, InstanceTable) else None
+    if rows is not None and (keys is None or len(keys) != rows):
+        raise WeigherError(f"a table of {rows} examples needs their {rows} keys, got {len(keys or ())}")
+    tensors = {f"weigher.{name}": value.detach().contiguous() for name, value in weigher.state_dict().items()}
+    if rows is not None and keys is not None:
+        if any("\n" in key for key in keys):
+            raise WeigherError("a key must not hold a line break")
+        # As bytes in a tensor: ten million keys do not belong into the file's header.
+        tensors[_KEYS] = torch.from_numpy(np.frombuffer("\n".join(keys).encode(), dtype=np.uint8).copy())
+    metadata = {
+        "kind": type(weigher).__name__,
+        "settings": json.dumps(weigher.settings),
+        "domains": json.dumps(list(domains) if domains is not None else None),
+    }
+    # An empty dictionary of tensors is a valid file: Uniform has no parameters.
+    save_file(tensors, str(path), metadata)
+
+
+def load(path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> Weigher:
+    """The weigher of a file. Raises WeigherError where given keys or domains are not those it was saved with."""
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") not in _KINDS:
+            raise WeigherError(f"{path} holds no weigher of ours: its kind is {metadata.get('kind')!r}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    blob = tensors.pop(_KEYS, None)
+    if keys is not None and blob is not None:
+        _compare(path, "key", blob.numpy().tobytes().decode().split("\n"), keys)
+    stored = json.loads(metadata["domains"])
+    if domains is not None and stored is not None:
+        _compare(path, "domain", stored, domains)
+    weigher = _KINDS[metadata["kind"]](**json.loads(metadata["settings"]))
+    weigher.load_state_dict({name.removeprefix("weigher."): value for name, value in tensors.items()})
+    return weigher
+
+
+def _compare(path: str | Path, what: str, stored: Sequence[str], given: Sequence[str]) -> None:
+    if list(stored) == list(given):
+        return
+    place = next((i for i, (a, b) in enumerate(zip(stored, given)) if a != b), min(len(stored), len(given)))
+    shown = [names[place] if place < len(names) else "nothing" for names in (stored, given)]
+    raise WeigherError(
+        f"{path} was learned on {len(stored)} {what}s and the data have {len(given)}; the first difference is row "
+        f"{place}: {shown[0]!r} there, {shown[1]!r} here. Use the data of that run, in the same order"
+    )

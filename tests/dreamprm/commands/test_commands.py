@@ -1,0 +1,107 @@
+"""sample -> label, score -> select -> evaluate on the embedded world, each from the file that the one before wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreamprm.commands.evaluate import evaluate
+from dreamprm.commands.label import label
+from dreamprm.commands.sample import sample
+from dreamprm.commands.score import score
+from dreamprm.commands.select import select
+from dreamprm.commands.settings import (
+    EvaluateStage,
+    LabelStage,
+    PolicyConfig,
+    ReportStage,
+    SampleStage,
+    ScoreStage,
+    SelectStage,
+    StageData,
+)
+from dreamprm.config.launch import compose_config
+from dreamprm.config.resolve import to_settings
+from dreamprm.errors import ConfigError, UserError
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_stage_starts_from_the_file_before(tmp_path: Path) -> None:
+    from dreamprm.world import base_folder
+
+    policy = PolicyConfig(max_new_tokens=40)
+    data = StageData(path="world/test", limit=16)
+    candidates = sample(SampleStage(out=str(tmp_path / "candidates.jsonl"), num=3, data=data, policy=policy))
+    rows = _lines(candidates)
+    assert len(rows) == 6
+    assert all((tmp_path / name).is_file() for row in rows for name in row["images"])  # type: ignore[attr-defined]
+    assert {row["correct"] for row in rows} <= {True, False}
+    assert [str(row["reference"]) == str(row["answer"]) for row in rows] == [row["correct"] for row in rows]
+
+    written = StageData(path=str(candidates))
+    labelled = _lines(label(LabelStage(out=str(tmp_path / "labelled.jsonl"), num=2, data=written, policy=policy)))
+    for row in labelled:
+        assert set(row["labels"]) <= {0.0, 0.5, 1.0}  # type: ignore[call-overload]
+        assert row["labels"][-1] == float(bool(row["correct"]))  # type: ignore[index]
+
+    scores = score(ScoreStage(prm=str(base_folder()), out=str(tmp_path / "scores.jsonl"), data=written))
+    for row in _lines(scores):
+        assert len(row["extra"]["step_scores"]) == len(row["steps"])  # type: ignore[index,arg-type]
+
+    chosen = _lines(select(SelectStage(scores=str(scores), out=str(tmp_path / "selection.jsonl"))))
+    assert len(chosen) == 2
+    for line in chosen:
+        best = max(line["chain_scores"])  # type: ignore[call-overload]
+        assert line["chain_scores"][line["index"]] == best  # type: ignore[index]
+    results = json.loads(evaluate(EvaluateStage(scores=str(scores), out=str(tmp_path / "results.json"))).read_text())
+    assert results["best_of_n"]["prm"]["4"]["n"] == 2
+    picked = sum(bool(line["correct"]) for line in chosen) / 2
+    # Three candidates a question: best of 4 is best of all, so the two stages must agree exactly.
+    assert results["best_of_n"]["prm"]["4"]["value"] == picked
+
+
+def test_the_same_seed_samples_the_same(tmp_path: Path) -> None:
+    settings = [
+        SampleStage(
+            out=str(tmp_path / name),
+            num=2,
+            data=StageData(path="world/test", limit=8),
+            policy=PolicyConfig(max_new_tokens=20),
+        )
+        for name in ("a.jsonl", "b.jsonl")
+    ]
+    one, two = (_lines(sample(each)) for each in settings)
+    assert [row["steps"] for row in one] == [row["steps"] for row in two]
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("sample", SampleStage),
+        ("label", LabelStage),
+        ("score", ScoreStage),
+        ("select", SelectStage),
+        ("evaluate", EvaluateStage),
+        ("report", ReportStage),
+    ],
+)
+def test_every_stage_composes_to_its_defaults(name: str, schema: type) -> None:
+    assert to_settings(compose_config(name), schema) == schema()
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is not set"):
+        score(ScoreStage(prm="x"))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        sample(SampleStage(data=StageData(path="world/test", limit=1), policy=PolicyConfig(path="/nowhere")))
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "1 + 1?", "steps": ["2"]}) + "\n")
+    with pytest.raises(UserError, match="row 1: no score for each step"):
+        select(SelectStage(scores=str(file)))
+    with pytest.raises(ConfigError, match="method must be one of prm, weighted_vote, self_consistency, is 'best'"):
+        select(SelectStage(scores=str(file), method="best"))

@@ -1,0 +1,101 @@
+"""The memory that `plan=true` prints, against what the allocator really handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from dreamprm.commands.train import main
+from dreamprm.config import TrainConfig
+from dreamprm.errors import UserError
+from dreamprm.plan.footprint import longest
+from dreamprm.plan.planner import plan_run
+from dreamprm.trainer.phases import enter_phase
+from dreamprm.trainer.run import _prepare, show_plan
+from dreamprm.trainer.state import Run
+from dreamprm.trainer.updates import bilevel_update
+
+Settings = Callable[..., TrainConfig]
+
+
+def _peak(run: Run) -> int:
+    """The most tensor memory during two updates on batches of the longest chain, as the allocator counted it."""
+    for name, records in (("inner", run.train), ("outer", run.meta)):
+        place = longest(run, records)
+        run.samplers[name].draw = lambda count, place=place: [place] * count  # type: ignore[method-assign]
+    held = (*run.prm.parameters(), *run.prm.buffers(), *run.weigher.parameters())
+    size = sum(value.numel() * value.element_size() for value in held)
+    run.prm.train()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        enter_phase(run)
+        for _ in range(2):
+            bilevel_update(run)
+            run.update += 1
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    peak = size
+    for _, change in changes:
+        size += change
+        peak = max(peak, size)
+    return peak
+
+
+# With equal rows and at Adam's first step d is 0 up to rounding, so that the check compares noise: it may only log.
+# What it holds is the same. Seen: .99, .97, .98. The plan leaves out what a backward pass needs for one layer's own
+# work (1 to 3 % here), and how much that is depends on the kernel; .1 covers it.
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("hypergradient=ghost",),
+        ("hypergradient=ghost", "outer.accumulate=2"),
+        ("hypergradient=jvp", "optimizer@inner.optimizer=adamw8bit"),
+        ("weigher=uniform", "model.vision=frozen"),
+    ],
+    ids=["ghost", "two outer micro-batches", "jvp, 8 bits", "uniform, frozen tower"],
+)
+def test_the_plan_is_within_a_tenth_of_the_measured_peak(tiny_settings: Settings, overrides: tuple[str, ...]) -> None:
+    sizes = ("inner.batch_size=12", "outer.batch_size=12", "outer.begin=0", "cold.updates=0", "model.cache=0")
+    _, run = _prepare(tiny_settings(*sizes, "hypergradient.check=log", *overrides), Path("."))
+    torch.manual_seed(0)
+    assert plan_run(run).peak == pytest.approx(_peak(run), rel=0.1)
+
+
+def test_a_plan_is_printed_and_nothing_is_started(
+    tiny_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        f"{name}.{key}"
+        for name in ("data", "meta")
+        for key in (f"path={tiny_files / name.replace('data', 'train')}.jsonl", f"images={tiny_files}")
+    ]
+    main(
+        [
+            "data=files",
+            "meta=files",
+            *files,
+            f"model.path={tiny_files / 'base'}",
+            f"run_dir={tmp_path}/run",
+            "plan=true",
+        ],
+        "train",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert "memory of a run on cpu, before it starts" in lines[0]
+    assert [line.split("  ")[0] for line in lines[-3:]] == ["peak", "fits 24 GB", "fits 80 GB"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_larger_batches_need_more_and_the_largest_fits(tiny_settings: Settings) -> None:
+    plan = show_plan(tiny_settings())
+    limit = 2**30
+    most = plan.largest_batch(limit)
+    assert max(plan.phases(most, most).values()) <= limit < max(plan.phases(most + 1, most + 1).values())
+
+
+def test_what_is_not_planned_is_refused(tiny_settings: Settings) -> None:
+    with pytest.raises(UserError, match=r"does not know the memory of hypergradient.unroll > 1"):
+        show_plan(tiny_settings("hypergradient.unroll=2", "outer.every=2"))

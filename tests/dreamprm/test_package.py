@@ -12,7 +12,7 @@ def test_every_name_of_the_table_of_contents():
     for name in set(dreamprm.__all__) - {"__version__"}:
         assert getattr(dreamprm, name).__name__ == name
     assert set(dir(dreamprm)) >= set(dreamprm.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'PRN'; it has Batch"):
+    with pytest.raises(AttributeError, match="no attribute 'PRN'; it has PRM, Batch"):
         _ = dreamprm.PRN
 
 

@@ -18,13 +18,15 @@ __all__ = ["evaluate", "main"]
 def evaluate(settings: EvaluateStage) -> Path:
     """Write the figures as training's results.json has them, and print the table."""
     from dreamprm.commands.files import needed, read_scores
+    from dreamprm.evaluate.figures import figures, first_questions
     from dreamprm.files import write_atomically
     from dreamprm.report.table import print_results
-    from dreamprm.trainer.outputs import figures_of_scores
 
     records, scores = read_scores(needed(settings.scores, "scores", "a file that dreamprm score wrote"))
-    figures = figures_of_scores(records, scores, settings.evaluate)
-    results = {"experiment": settings.name, "seed": settings.evaluate.seed, "best_of_n": {}, "steps": {}} | figures
+    results = {"experiment": settings.name, "seed": settings.evaluate.seed, "best_of_n": {}, "steps": {}}
+    rows = first_questions(records, settings.evaluate.num_questions)
+    records, scores = [records[row] for row in rows], [scores[row] for row in rows]
+    results |= figures(records, scores, settings.evaluate.figures())
     path = Path(settings.out)
     write_atomically(path, (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     print_results(results)

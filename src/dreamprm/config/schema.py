@@ -23,6 +23,7 @@ from dreamprm.config.kinds import (
     WorldData,
     WorldMeta,
 )
+from dreamprm.evaluate.figures import FigureSettings
 
 __all__ = [
     "AdamDerivative",
@@ -328,6 +329,16 @@ class EvaluateConfig:
         _positive(self, "batch_size", "num_questions", "num_resamples")
         if not self.num_candidates or min(self.num_candidates) < 1:
             raise ValueError(f"num_candidates must be a list of numbers from 1 on, is {self.num_candidates}")
+
+    def figures(self) -> FigureSettings:
+        """What `dreamprm.evaluate.figures` takes of these."""
+        return FigureSettings(
+            aggregate=self.aggregate.name,
+            num_candidates=tuple(self.num_candidates),
+            num_resamples=self.num_resamples,
+            threshold=self.threshold,
+            seed=self.seed,
+        )
 
 
 @dataclass

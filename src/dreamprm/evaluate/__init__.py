@@ -6,8 +6,8 @@ from dreamprm.evaluate.best_of_n import METHODS as METHODS
 from dreamprm.evaluate.best_of_n import Candidates as Candidates
 from dreamprm.evaluate.best_of_n import best_of_n_table as best_of_n_table
 from dreamprm.evaluate.best_of_n import question_accuracies as question_accuracies
-from dreamprm.evaluate.compare_baselines import Settings as Settings
 from dreamprm.evaluate.compare_baselines import compare as compare
+from dreamprm.evaluate.figures import FigureSettings as FigureSettings
 from dreamprm.evaluate.first_error import first_error_f1 as first_error_f1
 from dreamprm.evaluate.intervals import Interval as Interval
 from dreamprm.evaluate.intervals import mean_interval as mean_interval

@@ -26,7 +26,7 @@ _MOST_SUBSETS = 256
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The candidates of one question. votes: scores on [0, 1], for the weighted vote. cluster: questions that are not
-    independent of one another share it (the same premise or image); the question itself where there is none."""
+    independent of one another share it (`extra["cluster"]`); the question itself where there is none."""
 
     question: str
     correct: tuple[bool, ...]
@@ -37,9 +37,9 @@ class Candidates:
 
     @classmethod
     def of_records(
-        cls, records: Sequence[Record], step_scores: Sequence[Sequence[float]], how: str = "mean", cluster: str = ""
+        cls, records: Sequence[Record], step_scores: Sequence[Sequence[float]], how: str = "mean"
     ) -> list[Candidates]:
-        """Records grouped by question, in the order of first appearance; `cluster` names a field of `extra`.
+        """Records grouped by question, in the order of first appearance.
 
         Raises ValueError for a record of which it is not known whether its answer is right.
         """
@@ -57,7 +57,7 @@ class Candidates:
                 answers=tuple(records[row].answer for row in members),
                 scores=tuple(scores[row] for row in members),
                 votes=tuple(votes[row] for row in members),
-                cluster=str(records[members[0]].extra.get(cluster, group)) if cluster else group,
+                cluster=str(records[members[0]].extra.get("cluster", group)),
             )
             for group, members in rows.items()
         ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dreamprm.data.record import Record
-from dreamprm.evaluate import Settings, compare, position_scores, stronger_model_scores
+from dreamprm.evaluate import compare, position_scores, stronger_model_scores
 from dreamprm.progress import Reporter
 from dreamprm.trainer.state import Run
 
@@ -26,17 +26,10 @@ def score_all(prm: Any, records: Sequence[Record], batch_size: int, phase: str) 
 def compare_with_baselines(run: Run) -> dict[str, Any]:
     """Figures of the PRM, by collection too, and of `position` and `stronger_model`; see `evaluate.compare`."""
     given = run.settings.evaluate
-    settings = Settings(
-        aggregate=given.aggregate.name,
-        num_candidates=tuple(given.num_candidates),
-        num_resamples=given.num_resamples,
-        threshold=given.threshold,
-        seed=given.seed,
-    )
     baselines = {"position": (position_scores(run.train, run.meta), position_scores(run.train, run.test))}
     on_meta, on_test = (stronger_model_scores(run.train, records) for records in (run.meta, run.test))
     if on_meta is not None and on_test is not None:
         baselines["stronger_model"] = on_meta, on_test
     meta_scores = score_all(run.prm, run.meta, given.batch_size, "evaluate meta")
     test_scores = score_all(run.prm, run.test, given.batch_size, "evaluate test")
-    return compare(run.meta, run.test, meta_scores, test_scores, baselines, settings)
+    return compare(run.meta, run.test, meta_scores, test_scores, baselines, given.figures())

@@ -15,7 +15,8 @@ import torch
 
 from dreamprm.config.kinds import PoolData
 from dreamprm.data.record import Record
-from dreamprm.evaluate import Candidates, best_of_n_table, domain_rank_correlation, separation, step_metrics
+from dreamprm.evaluate import domain_rank_correlation, separation
+from dreamprm.evaluate.figures import figures, first_questions
 from dreamprm.files import write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.progress import Reporter
@@ -62,39 +63,9 @@ def write_outputs(run: Run, data: RunData, seconds: float) -> dict[str, Any]:
 
 
 def evaluate_records(prm: Any, records: Sequence[Record], settings: Any, phase: str) -> dict[str, Any]:
-    """Score candidates grouped by question: {"best_of_n": …, "steps": …}; `settings` is an EvaluateConfig."""
-    if settings.num_questions is not None:
-        groups = set(list(dict.fromkeys(record.group for record in records))[: settings.num_questions])
-        records = [record for record in records if record.group in groups]
-    return figures_of_scores(records, score_all(prm, records, settings.batch_size, phase), settings)
-
-
-def figures_of_scores(records: Sequence[Record], scores: list[list[float]], settings: Any) -> dict[str, Any]:
-    """best-of-N and step-level figures of candidates with their step scores."""
-    found: dict[str, Any] = {}
-    if all(record.correct is not None for record in records):
-        found["best_of_n"] = best_of_n_table(
-            Candidates.of_records(records, scores, settings.aggregate.name),
-            settings.num_candidates,
-            num_resamples=settings.num_resamples,
-            seed=settings.seed,
-        )
-    truths = [_true_steps(record) for record in records]
-    if any(value is not None for truth in truths for value in truth):
-        found["steps"] = step_metrics(
-            scores,
-            truths,
-            questions=[record.group for record in records],
-            threshold=settings.threshold,
-            num_resamples=min(200, settings.num_resamples),
-            seed=settings.seed,
-        )
-    return found
-
-
-def _true_steps(record: Record) -> list[bool | None]:
-    labels = record.truth.get("labels") or record.labels or [None] * len(record.steps)
-    return [None if label is None else label > 0.5 for label in labels]
+    """Score candidates grouped by question: their figures; `settings` is an EvaluateConfig."""
+    records = [records[row] for row in first_questions(records, settings.num_questions)]
+    return figures(records, score_all(prm, records, settings.batch_size, phase), settings.figures())
 
 
 _WEIGHTS = pa.schema(

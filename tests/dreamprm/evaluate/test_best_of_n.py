@@ -69,11 +69,11 @@ def test_many_candidates_are_sampled_by_the_seed():
 
 def test_records_are_grouped(make_record):
     records = [
-        make_record("a", group="q1", correct=True, answer="7", extra={"premise": "p"}),
-        make_record("b", group="q2", correct=False, answer="8", extra={"premise": "p"}),
+        make_record("a", group="q1", correct=True, answer="7", extra={"cluster": "p"}),
+        make_record("b", group="q2", correct=False, answer="8", extra={"cluster": "p"}),
         make_record("c", group="q1", correct=False, answer=None),
     ]
-    first, second = Candidates.of_records(records, [[0.9, 0.9], [0.5, 0.5], [0.2, 0.2]], "log_odds_mean", "premise")
+    first, second = Candidates.of_records(records, [[0.9, 0.9], [0.5, 0.5], [0.2, 0.2]], "log_odds_mean")
     assert (first.question, first.correct, first.answers) == ("q1", (True, False), ("7", None))
     assert first.votes == pytest.approx((0.9, 0.2))
     assert first.scores[0] > 2

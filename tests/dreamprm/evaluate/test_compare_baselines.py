@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from dreamprm.evaluate import Settings, compare, position_scores, stronger_model_scores
-from dreamprm.evaluate.compare_baselines import best_threshold, first_wrong, judge
+from dreamprm.evaluate import FigureSettings, compare, position_scores, stronger_model_scores
+from dreamprm.evaluate.compare_baselines import best_threshold
+from dreamprm.evaluate.figures import figures, first_wrong
 
-SETTINGS = Settings(num_candidates=(1, 2), num_resamples=10)
+SETTINGS = FigureSettings(num_candidates=(1, 2), num_resamples=10)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_figures_of_a_perfect_and_of_a_constant_scorer(make_record: Any) -> None
         for n in (0, 1)
     ]
     perfect = [[0.9, 0.8 if record.correct else 0.7] for record in records]
-    assert judge(records, perfect, SETTINGS)["first_error"]["f1"] == 0.0, "no step is below one half"
+    assert figures(records, perfect, SETTINGS)["first_error"]["f1"] == 0.0, "no step is below one half"
     tuned = best_threshold(perfect, [1, -1] * 3)
     assert 0.7 < tuned <= 0.8
     found = compare(records, records, perfect, perfect, {"constant": ([[0.5] * 2] * 6, [[0.5] * 2] * 6)}, SETTINGS)
@@ -67,4 +68,4 @@ def test_figures_of_a_perfect_and_of_a_constant_scorer(make_record: Any) -> None
 
 def test_labels_made_of_an_outcome_judge_no_step(make_record: Any) -> None:
     record = make_record("a", ("x", "y"), labels=(1.0, 1.0), correct=True, extra={"outcome_labels": True})
-    assert judge([record], [[0.5, 0.5]], SETTINGS) == {}, "one candidate is no choice, and its steps nobody judged"
+    assert figures([record], [[0.5, 0.5]], SETTINGS) == {}, "one candidate is no choice, and its steps nobody judged"

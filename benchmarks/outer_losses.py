@@ -28,10 +28,9 @@ from dreamprm.evaluate.steps import auc
 from dreamprm.loss import example_losses, outer_loss
 from dreamprm.prm.collate import Batch
 from dreamprm.sources.run_data import known_good, load_data
-from dreamprm.trainer.phases import enter_phase
+from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import build_run
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.updates import bilevel_update
 
 CANDIDATES = [
     (loss, aggregate)
@@ -68,13 +67,12 @@ def measure(run: Run, meta: int, update: int) -> None:
     good = np.asarray([known_good(run.train[row]) for row in rows.tolist()])
     batches = [run.batch(run.meta, run.samplers["outer"].draw(MICRO)) for _ in range(max(1, meta // MICRO))]
     old = {name: value.detach().clone() for name, value in run.trainable().items()}
-    bilevel_update(run)
-    run.update += 1
-    assert run.inner_optimizer is not None
+    phase = enter_phase(run)
+    run.update += phase.update().num_updates
     print(f"after {update} updates\n{'outer loss':<14}{'aggregate':<15}{'AUC':>6}{'t':>7}   D = 1: {'AUC':>6}{'t':>7}")
     for loss, aggregate in CANDIDATES:
         gradient = meta_gradient(run, batches, loss, aggregate)
-        stepped = bilevel.step_vjp(run.inner_optimizer, gradient)
+        stepped = bilevel.step_vjp(phase.optimizers["inner"], gradient)
         parts = []
         for direction in (stepped, gradient):
             values = asked(run, old, examples, list(direction))
@@ -95,13 +93,10 @@ def main(arguments: list[str]) -> None:
     # Fused attention has no forward mode.
     with sdpa_kernel(SDPBackend.MATH):
         while run.update <= stops[-1]:
-            if run.entered != run.phase:
-                enter_phase(run)
             if run.update in stops:
                 measure(run, int(own.get("meta", "256")), run.update)
             else:
-                bilevel_update(run)
-                run.update += 1
+                run.update += enter_phase(run).update().num_updates
 
 
 if __name__ == "__main__":

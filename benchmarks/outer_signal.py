@@ -21,11 +21,11 @@ import torch
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.evaluate.steps import auc
+from dreamprm.metrics import PhaseName
 from dreamprm.sources.run_data import known_good, load_data
-from dreamprm.trainer.phases import enter_phase
+from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import build_run
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.updates import bilevel_update, cold_update
 
 _EVERY = 10
 
@@ -65,13 +65,11 @@ def main(arguments: list[str]) -> None:
     signal = Signal(run)
     print("update  AUC of weights  AUC of -dF/dw  asked for less  mean weight  spread")
     while run.update < run.num_updates:
-        phase = run.phase
-        if run.entered != phase:
-            enter_phase(run)
-        numbers = cold_update(run) if phase == "cold" else bilevel_update(run)
-        run.update += 1
+        phase = enter_phase(run)
+        numbers, num_made = phase.update()
+        run.update += num_made
         done = run.update - run.num_cold
-        if phase == "bilevel" and (done % _EVERY == 0 or run.update == run.num_updates):
+        if phase.name is PhaseName.BILEVEL and (done % _EVERY == 0 or run.update == run.num_updates):
             means = [signal.mean(name, (done - 1) % _EVERY + 1) for name in ("weights", "signal", "less")]
             print(
                 f"{done:>6}  {means[0]:>14.3f}  {means[1]:>13.3f}  {means[2]:>14.2f}"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from dreamprm.files import write_atomically
 
-__all__ = ["MetricsFile", "read_metrics"]
+__all__ = ["MetricsFile", "PhaseName", "read_metrics"]
+
+
+class PhaseName(StrEnum):
+    """The column `phase`: what kind of update a line is of."""
+
+    COLD = "cold"
+    BILEVEL = "bilevel"
 
 
 class MetricsFile:

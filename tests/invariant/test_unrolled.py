@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from dreamprm.config import ConfigError, TrainConfig
 from dreamprm.metrics import read_metrics
-from dreamprm.trainer import updates
+from dreamprm.trainer import loop
 from dreamprm.trainer.checkpoint import latest_checkpoint
 from dreamprm.trainer.run import train
-from dreamprm.trainer.unrolled_updates import check_unrolled
+from dreamprm.trainer.unrolled_phase import check_unrolled
 
 Settings = Callable[..., TrainConfig]
 
@@ -34,7 +34,7 @@ def test_one_unrolled_update_is_the_lookahead(
     common = (f"optimizer@inner.optimizer={optimizer}", "optimizer@outer.optimizer=sgd", "inner.optimizer.lr=1e-3")
     one = _state(train(tiny_settings(*common, run="lookahead")))
     # unroll=1 alone would take the fast path.
-    monkeypatch.setattr(updates, "is_unrolled", lambda settings: True)
+    monkeypatch.setattr(loop, "is_unrolled", lambda settings: True)
     two = _state(train(tiny_settings(*common, run="unrolled")))
     names = [name for name in one if name.startswith(("/parameters", "/weigher"))]
     moved = max(one[name].sub(two[name]).abs().max().item() for name in names)

@@ -35,7 +35,7 @@ from dreamprm.config.schema import Check, Precision, Product
 from dreamprm.errors import UserError
 from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled_updates import is_unrolled
+from dreamprm.trainer.unrolled_phase import is_unrolled
 
 __all__ = ["Plan", "optimizer_bytes", "plan_run"]
 

@@ -19,6 +19,7 @@ from dreamprm.evaluate import domain_rank_correlation, separation
 from dreamprm.evaluate.figures import figures, first_questions
 from dreamprm.files import write_atomically
 from dreamprm.loss import example_losses
+from dreamprm.metrics import PhaseName
 from dreamprm.progress import Reporter
 from dreamprm.sources.run_data import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines, score_all
@@ -184,8 +185,8 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cost: dict[str, Any] = {
         "seconds": seconds,
-        "seconds_cold_start": counters.seconds_cold,
-        "seconds_bilevel": counters.seconds_bilevel,
+        "seconds_cold_start": counters.seconds.get(PhaseName.COLD, 0.0),
+        "seconds_bilevel": counters.seconds.get(PhaseName.BILEVEL, 0.0),
         # Kilobytes on Linux, bytes on macOS.
         "peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10),
         "updates_cold_start": run.num_cold,

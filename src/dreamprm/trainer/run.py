@@ -27,10 +27,10 @@ from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
 from dreamprm.trainer.folder import fresh_folder, save_settings
 from dreamprm.trainer.interrupt import StopRequest
+from dreamprm.trainer.loop import enter_phase, train_phases
 from dreamprm.trainer.outputs import write_outputs
-from dreamprm.trainer.phases import enter_phase, train_phases
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled_updates import check_unrolled
+from dreamprm.trainer.unrolled_phase import check_unrolled
 
 __all__ = ["build_run", "show_plan", "show_prompts", "train"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
+from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.trainer.sampler import EpochSampler
 from dreamprm.trainer.state_tree import random_state, set_random_state
 from dreamprm.weigher import Weigher
+
+if TYPE_CHECKING:
+    from dreamprm.prm.model import PRM
+    from dreamprm.trainer.phase import Phase
 
 __all__ = ["Counters", "DenseLoss", "Run"]
 
@@ -26,43 +31,50 @@ DenseLoss = Callable[[nn.Module, int, int], Tensor]
 
 @dataclass
 class Counters:
-    """Numbers that go on over a resume and end up in results.json."""
+    """Numbers that go on over a resume and end up in results.json.
+
+    seconds: by phase.  check_cosine, sum_rule: the engine's last self-check, and its largest residual of the sum rule.
+    """
 
     skipped_outer: int = 0
     skipped_in_a_row: int = 0
     outer_updates: int = 0
-    seconds_cold: float = 0.0
-    seconds_bilevel: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     check_cosine: float | None = None
+    sum_rule: float | None = None
 
 
 @dataclass
 class Run:
-    """The objects of one run. `update` counts the cold start's updates first, then the bilevel ones.
+    """The objects of one run.
 
-    `collator` knows the training domains; `judge` makes batches of chains from anywhere (meta, test, cold start).
-    `entered`: the phase that the optimizers were built for.
+    What it was asked: settings, folder, device.
+    Its models: prm, weigher; dense_loss, where the source has dense targets; `collator` knows the training domains,
+        `judge` makes batches of chains from anywhere (meta, test, cold start).
+    Its data: train, meta, test, cold; samplers, which draw from them.
+    Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
+        update is due; counters.
     """
 
     settings: TrainConfig
     folder: Path
     device: torch.device
-    prm: Any
+
+    prm: PRM
+    weigher: Weigher
     collator: Collator
     judge: Collator
+    dense_loss: DenseLoss | None
+
     train: Sequence[Record]
     meta: Sequence[Record]
     test: Sequence[Record]
     cold: Sequence[Record]
-    weigher: Weigher
-    dense_loss: DenseLoss | None = None
-    inner_optimizer: torch.optim.Optimizer | None = None
-    outer_optimizer: torch.optim.Optimizer | None = None
-    lookahead: Any = None
+    samplers: dict[str, EpochSampler] = field(init=False)
+
     update: int = 0
-    entered: str = ""
+    phase: Phase | None = None
     counters: Counters = field(default_factory=Counters)
-    samplers: dict[str, EpochSampler] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
@@ -81,9 +93,9 @@ class Run:
         return self.settings.cold.updates + self.settings.inner.updates
 
     @property
-    def phase(self) -> str:
+    def phase_name(self) -> PhaseName:
         """The phase of the next update."""
-        return "cold" if self.update < self.num_cold else "bilevel"
+        return PhaseName.COLD if self.update < self.num_cold else PhaseName.BILEVEL
 
     @property
     def learns_weights(self) -> bool:
@@ -102,14 +114,13 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds. Frozen parameters are not in it: they are read from where they came from."""
-        optimizers = {"inner": self.inner_optimizer, "outer": self.outer_optimizer}
         return {
             "update": self.update,
-            "phase": self.entered,
+            "phase": "" if self.phase is None else self.phase.name.value,
             "parameters": {name: value.detach() for name, value in self.trainable().items()},
             "buffers": {name: value for name, value in self.prm.named_buffers() if _persists(self.prm, name)},
             "weigher": dict(self.weigher.state_dict()),
-            "optimizers": {name: None if one is None else one.state_dict() for name, one in optimizers.items()},
+            "optimizers": {name: one.state_dict() for name, one in self._optimizers().items()},
             "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
             "counters": vars(self.counters),
             "random": random_state(),
@@ -128,14 +139,17 @@ class Run:
             for name, value in state["buffers"].items():
                 buffers[name].copy_(value)
         self.weigher.load_state_dict(state["weigher"])
-        for name, optimizer in (("inner", self.inner_optimizer), ("outer", self.outer_optimizer)):
-            if optimizer is not None and state["phase"] == self.entered:
+        if self.phase is not None and state["phase"] == self.phase.name:
+            for name, optimizer in self._optimizers().items():
                 optimizer.load_state_dict(state["optimizers"][name])
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["samplers"][name])
         self.counters = Counters(**state["counters"])
         self.update = state["update"]
         set_random_state(state["random"])
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {} if self.phase is None else self.phase.optimizers
 
 
 def _persists(module: nn.Module, name: str) -> bool:

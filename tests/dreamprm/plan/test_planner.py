@@ -14,10 +14,9 @@ from dreamprm.config import TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.plan.footprint import longest
 from dreamprm.plan.planner import plan_run
-from dreamprm.trainer.phases import enter_phase
+from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import _prepare, show_plan
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.updates import bilevel_update
 
 Settings = Callable[..., TrainConfig]
 
@@ -31,10 +30,9 @@ def _peak(run: Run) -> int:
     size = sum(value.numel() * value.element_size() for value in held)
     run.prm.train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        enter_phase(run)
+        phase = enter_phase(run)
         for _ in range(2):
-            bilevel_update(run)
-            run.update += 1
+            run.update += phase.update().num_updates
     events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     peak = size

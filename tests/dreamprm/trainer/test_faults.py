@@ -16,9 +16,10 @@ from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.metrics import read_metrics
 from dreamprm.sources.run_data import load_data
-from dreamprm.trainer import phases
+from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.checkpoint import latest_checkpoint
 from dreamprm.trainer.interrupt import StopRequest
+from dreamprm.trainer.phase import Made
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]
@@ -26,15 +27,15 @@ Settings = Callable[..., TrainConfig]
 
 def _poison(update: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a NaN into the model before one bilevel update, as an exploding step leaves it."""
-    real = phases.bilevel_update
+    real = BilevelPhase.update
 
-    def poisoned(run: Any) -> dict[str, float]:
-        if run.update == update:
+    def poisoned(phase: BilevelPhase) -> Made:
+        if phase.run.update == update:
             with torch.no_grad():
-                run.prm.head.rows.weight.fill_(float("nan"))
-        return real(run)
+                phase.run.prm.head.rows.weight.fill_(float("nan"))  # type: ignore[union-attr]
+        return real(phase)
 
-    monkeypatch.setattr(phases, "bilevel_update", poisoned)
+    monkeypatch.setattr(BilevelPhase, "update", poisoned)
 
 
 def test_an_inner_loss_that_is_no_number_names_examples_and_update(
@@ -49,17 +50,17 @@ def test_an_inner_loss_that_is_no_number_names_examples_and_update(
 def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(
     tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamprm.trainer import updates
+    from dreamprm.trainer import bilevel_phase
 
     calls: list[int] = []
-    real = updates.outer_loss
+    real = bilevel_phase.outer_loss
 
     def sometimes_nan(*arguments: Any) -> torch.Tensor:
         calls.append(1)
         loss = real(*arguments)
         return loss * float("nan") if len(calls) == 2 else loss
 
-    monkeypatch.setattr(updates, "outer_loss", sometimes_nan)
+    monkeypatch.setattr(bilevel_phase, "outer_loss", sometimes_nan)
     folder = train(tiny_settings("inner.updates=5"))
     assert folder is not None
     cost = json.loads((folder / "results.json").read_text())["cost"]
@@ -69,10 +70,10 @@ def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(
 
 
 def test_too_many_in_a_row_stop_the_run(tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamprm.trainer import updates
+    from dreamprm.trainer import bilevel_phase
 
-    real = updates.outer_loss
-    monkeypatch.setattr(updates, "outer_loss", lambda *arguments: real(*arguments) * float("nan"))
+    real = bilevel_phase.outer_loss
+    monkeypatch.setattr(bilevel_phase, "outer_loss", lambda *arguments: real(*arguments) * float("nan"))
     with pytest.raises(UserError, match="not finite 2 times in a row"):
         train(tiny_settings("inner.updates=5", "outer.max_not_finite=1"))
 
@@ -80,14 +81,14 @@ def test_too_many_in_a_row_stop_the_run(tiny_settings: Settings, monkeypatch: py
 def test_ctrl_c_stops_after_the_update_with_a_checkpoint(
     tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = phases.bilevel_update
+    real = BilevelPhase.update
 
-    def interrupted(run: Any) -> dict[str, float]:
-        if run.update == 3:
+    def interrupted(phase: BilevelPhase) -> Made:
+        if phase.run.update == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(run)
+        return real(phase)
 
-    monkeypatch.setattr(phases, "bilevel_update", interrupted)
+    monkeypatch.setattr(BilevelPhase, "update", interrupted)
     before = signal.getsignal(signal.SIGINT)
     settings = tiny_settings()
     assert train(settings) is None

@@ -1,0 +1,107 @@
+"""Weighted inner updates, each with one outer update of the weigher by the hypergradient of the step just taken.
+
+Shapes: B examples of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dreamprm.config.build import build_lookahead, build_optimizer
+from dreamprm.loss import outer_loss
+from dreamprm.metrics import PhaseName
+from dreamprm.trainer.phase import Made, inner_losses, pieces
+from dreamprm.trainer.schedule import set_lr
+from dreamprm.trainer.state import Run
+from dreamprm.trainer.weigher_update import WeigherUpdate
+from dreamprm.weigher import from_batch
+
+__all__ = ["BilevelPhase"]
+
+
+class BilevelPhase:
+    """g = sum_i w_i(phi)/B grad l_i(theta);  theta' = optimizer(theta, clip(g));  phi follows dF(theta')/dphi.
+
+    weighing: None where the weigher has nothing to learn.
+    """
+
+    name = PhaseName.BILEVEL
+
+    def __init__(self, run: Run) -> None:
+        settings = run.settings
+        self.run = run
+        self.optimizer = build_optimizer(settings.inner.optimizer, run.trainable().values())
+        self.lookahead = build_lookahead(settings.hypergradient, run.prm, self.optimizer, settings.inner.clip_norm)
+        self.weighing = WeigherUpdate(run) if run.learns_weights else None
+        self.optimizers = {"inner": self.optimizer}
+        if self.weighing is not None:
+            self.optimizers["outer"] = self.weighing.optimizer
+
+    def update(self) -> Made:
+        """One inner update and, every `outer.every` updates, one outer update of the weigher."""
+        update = self.run.update - self.run.num_cold
+        weighing = self.weighing if self.weighing is not None and self.weighing.due(update) else None
+        numbers = self.inner_update(update, record=weighing is not None)
+        if weighing is not None:
+            numbers |= self._outer_update(update, weighing)
+        return Made(numbers)
+
+    def set_inner_lr(self, update: int) -> float:
+        inner = self.run.settings.inner
+        return set_lr(self.optimizer, inner.optimizer.lr, inner.schedule, update, inner.updates)
+
+    def inner_update(self, update: int, *, record: bool) -> dict[str, float]:
+        """One weighted inner update. record: keep what the hypergradient needs of it."""
+        run, inner = self.run, self.run.settings.inner
+        lr = self.set_inner_lr(update)
+        rows = run.samplers["inner"].draw(inner.batch_size * inner.accumulate)
+        self.optimizer.zero_grad()
+        losses: list[Tensor] = []
+        weights: list[Tensor] = []
+        for micro in pieces(rows, inner.batch_size):
+            batch = run.batch(run.train, micro)
+            with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
+                with run.autocast():
+                    logits = run.prm(batch)
+                    each = inner_losses(run, batch, logits)
+                features = from_batch(batch, logits, each)
+                weight = run.weigher(features)
+                run.weigher.observe(features)
+                self.lookahead.backward(each, weight / len(rows))
+            losses.append(each.detach())
+            weights.append(weight.detach())
+        self.lookahead.step()
+        used = torch.cat(weights)
+        return {
+            "inner_loss": torch.cat(losses).mean().item(),
+            "weight_mean": used.mean().item(),
+            "weight_std": used.std(correction=0).item(),
+            "lr": lr,
+        }
+
+    def _outer_update(self, update: int, weighing: WeigherUpdate) -> dict[str, float]:
+        """The hypergradient at the updated parameters, and the weigher's update."""
+        run, outer = self.run, self.run.settings.outer
+        weighing.optimizer.zero_grad()
+        *earlier, last = pieces(run.samplers["outer"].draw(outer.batch_size * outer.accumulate), outer.batch_size)
+        for rows in earlier:
+            self.lookahead.accumulate_outer(self._outer_loss(rows))
+        status = self.lookahead.backward_outer(self._outer_loss(last))
+        report = self.lookahead.report
+        numbers = {"outer_loss": report["outer_loss"]}
+        if "check" in report:
+            run.counters.check_cosine = numbers["check_cosine"] = report["check"]
+        if "sum_rule" in report:
+            numbers["sum_rule"] = report["sum_rule"]
+            run.counters.sum_rule = max(run.counters.sum_rule or 0.0, report["sum_rule"])
+        return numbers | weighing.step(update, status)
+
+    def _outer_loss(self, rows: Sequence[int]) -> Tensor:
+        """The outer loss of a micro-batch of meta chains."""
+        run, outer = self.run, self.run.settings.outer
+        batch = run.batch(run.meta, rows)
+        with run.autocast():
+            return outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)

@@ -1,0 +1,50 @@
+"""The cold start: plain training on the step labels, every example alike, before any weight is learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamprm.config.build import build_optimizer
+from dreamprm.metrics import PhaseName
+from dreamprm.trainer.phase import Made, clip, inner_losses, pieces
+from dreamprm.trainer.schedule import set_lr
+from dreamprm.trainer.state import Run
+
+__all__ = ["ColdPhase"]
+
+
+class ColdPhase:
+    """loss = (1/B) sum_i l_i(theta) + dense_weight * the source's dense loss, where it has one."""
+
+    name = PhaseName.COLD
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.optimizer = build_optimizer(run.settings.cold.optimizer, run.trainable().values())
+        self.optimizers = {"inner": self.optimizer}
+
+    def update(self) -> Made:
+        run, settings = self.run, self.run.settings.cold
+        lr = set_lr(self.optimizer, settings.optimizer.lr, settings.schedule, run.update, settings.updates)
+        total = settings.batch_size * settings.accumulate
+        rows = run.samplers["cold"].draw(total)
+        self.optimizer.zero_grad()
+        losses: list[Tensor] = []
+        for micro in pieces(rows, settings.batch_size):
+            batch = run.batch(run.cold, micro)
+            with run.autocast():
+                each = inner_losses(run, batch, run.prm(batch))
+                loss = each.sum() / total
+            loss.backward()
+            losses.append(each.detach())
+        numbers = {"loss": torch.cat(losses).mean().item(), "lr": lr}
+        if run.dense_loss is not None and settings.dense_weight > 0:
+            # Another seed for every update: nothing about the stream of captions has to be saved.
+            with run.autocast():
+                dense = run.dense_loss(run.prm, run.settings.seed * 1_000_003 + run.update, settings.dense_batch_size)
+            (settings.dense_weight * dense).backward()
+            numbers["dense_loss"] = dense.item()
+        clip(list(run.trainable().values()), settings.clip_norm)
+        self.optimizer.step()
+        return Made(numbers)

@@ -5,67 +5,45 @@ Shapes: B chains, S steps. Every loss takes a PRM's log-odds and is computed in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.choices import Choice
-from dreamprm.prm.aggregation import PROBABILITY_MARGIN, aggregate_log_odds, as_probability, at_least_float32
+from dreamprm.choices import one_of
+from dreamprm.prm.aggregation import aggregate_log_odds, as_log_odds, as_probability, at_least_float32
 from dreamprm.prm.collate import Batch
 
-__all__ = ["InnerLoss", "OuterLoss", "example_losses", "outer_loss", "outer_losses", "step_losses"]
+__all__ = ["INNER_LOSSES", "OUTER_LOSSES", "example_losses", "outer_loss", "outer_losses", "step_losses"]
 
 
-class InnerLoss(Choice):
-    """CROSS_ENTROPY of the label's probability (DreamPRM-1.5); MSE of score and label (DreamPRM)."""
-
-    CROSS_ENTROPY = "cross_entropy"
-    MSE = "mse"
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
-class OuterLoss(Choice):
-    """MSE: (A - r)², A the aggregate on [0, 1] (both papers).  CROSS_ENTROPY: -log of A or of 1 - A.
-    STEPS: mean over the steps of (P(label of the chain) - 1)², as DreamPRM-1.5's code with each step on its own.
-    DREAMPRM15_CODE: (mean over the steps of P(+) or P(-), as r is 1 or 0, minus 1)²; for two classes it equals MSE with
-    the aggregate 'mean', and ignores `aggregate`.
-    CONTRAST: the mean log-odds of the aggregate over wrong chains less that over right ones, halved. Ours, for learning
-    weights only. Every chain of the batch counts, the surely judged too, where the other gradients vanish; and an over-
-    confident PRM does not make it ask for less confidence, which mislabelled examples give it first of all."""
-
-    MSE = "mse"
-    CROSS_ENTROPY = "cross_entropy"
-    STEPS = "steps"
-    DREAMPRM15_CODE = "dreamprm15_code"
-    CONTRAST = "contrast"
+def _mse(logits: Tensor, target: Tensor) -> Tensor:
+    return (logits.sigmoid() - target).square()
 
 
-def _targets(batch: Batch, hard_threshold: float | None) -> Tensor:
-    # The batch's own tensor stays as it is: the weigher reads the Monte-Carlo labels from it.
-    return batch.labels if hard_threshold is None else (batch.labels > hard_threshold).to(batch.labels.dtype)
+INNER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": _cross_entropy, "mse": _mse}
+"""Name -> (log-odds z, label y), both (B, S), to the loss of every step, which is not negative.
+
+cross_entropy: -y log σ(z) - (1 - y) log σ(-z), y the probability that the step is right (DreamPRM-1.5).
+mse: (σ(z) - y)² (DreamPRM).
+"""
 
 
-def step_losses(
-    logits: Float[Tensor, "B S"], batch: Batch, kind: str = "cross_entropy", hard_threshold: float | None = None
-) -> Float[Tensor, "B S"]:
-    """The loss of every step, 0 where it has no label.
-
-    Cross-entropy: -y log σ(z) - (1 - y) log σ(-z), y the probability that the step is right (soft), or
-    [y > hard_threshold] (VisualPRM's hard label has the threshold 0). MSE: (σ(z) - y)².
-    """
-    kind = InnerLoss(kind)
+def step_losses(logits: Float[Tensor, "B S"], batch: Batch, kind: str = "cross_entropy") -> Float[Tensor, "B S"]:
+    """The loss of every step by one of `INNER_LOSSES`, 0 where it has no label."""
+    loss = INNER_LOSSES[one_of(kind, INNER_LOSSES, "inner loss")]
     logits = at_least_float32(logits)
-    target = _targets(batch, hard_threshold).to(logits.dtype)
-    if kind is InnerLoss.CROSS_ENTROPY:
-        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    else:
-        losses = (logits.sigmoid() - target).square()
+    losses = loss(logits, batch.labels.to(logits.dtype))
     return torch.where(batch.label_mask, losses, torch.zeros_like(losses))
 
 
-def example_losses(
-    logits: Float[Tensor, "B S"], batch: Batch, kind: str = "cross_entropy", hard_threshold: float | None = None
-) -> Float[Tensor, " B"]:
+def example_losses(logits: Float[Tensor, "B S"], batch: Batch, kind: str = "cross_entropy") -> Float[Tensor, " B"]:
     """The loss of every chain: the mean over its labelled steps. Never averaged over the batch: weights come first.
 
     Raises ValueError for a chain without labelled steps, which would train on nothing without a sound.
@@ -74,40 +52,72 @@ def example_losses(
     if not count.all():
         keys = [batch.keys[row] for row in (count == 0).nonzero().flatten().tolist()]
         raise ValueError(f"chains without step labels cannot be trained on: {keys[:5]}; drop them from the inner data")
-    return step_losses(logits, batch, kind, hard_threshold).sum(1) / count
+    return step_losses(logits, batch, kind).sum(1) / count
+
+
+def _wanted(logits: Tensor, right: Tensor) -> Tensor:
+    """The probability that each step is what its chain's outcome says."""
+    return torch.where(right[:, None] > 0.5, logits.sigmoid(), (-logits).sigmoid())
+
+
+def _outer_mse(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    return (as_probability(aggregate_log_odds(logits, aggregate, mask), aggregate) - right).square()
+
+
+def _outer_cross_entropy(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    # By way of the log-odds, since binary_cross_entropy refuses to run under autocast.
+    value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
+    return F.binary_cross_entropy_with_logits(value, right, reduction="none")
+
+
+def _outer_steps(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    return (_wanted(logits, right) - 1).square().masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
+
+
+def _dreamprm15_code(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    return (_wanted(logits, right).masked_fill(~mask, 0.0).sum(1) / mask.sum(1) - 1).square()
+
+
+def _contrast(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
+    # Each side has half of the batch's weight, however many chains it has.
+    sides = torch.where(right > 0.5, -right.sum().clamp_min(1), (1 - right).sum().clamp_min(1))
+    return value * len(right) / (2 * sides)
+
+
+OUTER_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, str], Tensor]] = {
+    "mse": _outer_mse,
+    "cross_entropy": _outer_cross_entropy,
+    "steps": _outer_steps,
+    "dreamprm15_code": _dreamprm15_code,
+    "contrast": _contrast,
+}
+"""Name -> (log-odds (B, S), outcome r (B,), mask of steps (B, S), aggregation) to the loss of every chain.
+
+mse: (A - r)², A the aggregate on [0, 1] (both papers).  cross_entropy: -log of A or of 1 - A.
+steps: mean over the steps of (P(label of the chain) - 1)², as DreamPRM-1.5's code with each step on its own.
+dreamprm15_code: (mean over the steps of P(+) or P(-), as r is 1 or 0, minus 1)²; for two classes it equals mse with
+the aggregate 'mean', and ignores `aggregate`.
+contrast: the mean log-odds of the aggregate over wrong chains less that over right ones, halved. Ours, for learning
+weights only. Every chain of the batch counts, the surely judged too, where the other gradients vanish; and an over-
+confident PRM does not make it ask for less confidence, which mislabelled examples give it first of all.
+"""
 
 
 def outer_losses(
     logits: Float[Tensor, "B S"], batch: Batch, aggregate: str = "mean", kind: str = "mse"
 ) -> Float[Tensor, " B"]:
-    """The loss of every chain against r, whether its final answer is right; see `OuterLoss` for the equations.
+    """The loss of every chain against r, whether its final answer is right; see `OUTER_LOSSES` for the equations.
 
     Raises ValueError for a chain whose outcome is not known.
     """
-    kind = OuterLoss(kind)
+    loss = OUTER_LOSSES[one_of(kind, OUTER_LOSSES, "outer loss")]
     unknown = batch.correct.isnan()
     if unknown.any():
         keys = [batch.keys[row] for row in unknown.nonzero().flatten().tolist()]
         raise ValueError(f"the outer loss needs to know whether a chain's answer is right; unknown for {keys[:5]}")
     logits = at_least_float32(logits)
-    right = batch.correct.to(logits.dtype)
-    if kind in (OuterLoss.STEPS, OuterLoss.DREAMPRM15_CODE):
-        wanted = torch.where(right[:, None] > 0.5, logits.sigmoid(), (-logits).sigmoid())
-        mask, steps = batch.step_mask, batch.step_mask.sum(1)
-        if kind is OuterLoss.STEPS:
-            return (wanted - 1).square().masked_fill(~mask, 0.0).sum(1) / steps
-        return (wanted.masked_fill(~mask, 0.0).sum(1) / steps - 1).square()
-    value = aggregate_log_odds(logits, aggregate, batch.step_mask)
-    if kind is OuterLoss.MSE:
-        return (as_probability(value, aggregate) - right).square()
-    if not aggregate.startswith("log_odds"):
-        # By way of the log-odds, since binary_cross_entropy refuses to run under autocast.
-        value = torch.logit(as_probability(value, aggregate), PROBABILITY_MARGIN)
-    if kind is OuterLoss.CONTRAST:
-        # Each side has half of the batch's weight, however many chains it has.
-        sides = torch.where(right > 0.5, -right.sum().clamp_min(1), (1 - right).sum().clamp_min(1))
-        return value * len(right) / (2 * sides)
-    return F.binary_cross_entropy_with_logits(value, right, reduction="none")
+    return loss(logits, batch.correct.to(logits.dtype), batch.step_mask, aggregate)
 
 
 def outer_loss(logits: Float[Tensor, "B S"], batch: Batch, aggregate: str = "mean", kind: str = "mse") -> Tensor:

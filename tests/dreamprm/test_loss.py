@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dreamprm.loss import example_losses, outer_loss, outer_losses, step_losses
+from dreamprm.loss import example_losses, outer_loss, outer_losses
 from dreamprm.prm.collate import Batch
 
 
@@ -35,14 +35,10 @@ def test_cross_entropy_is_the_two_way_softmax(batch, logits):
     torch.testing.assert_close(example_losses(logits, batch), expected)
 
 
-def test_mse_and_hard_labels(batch, logits):
+def test_mse(batch, logits):
     p = logits.sigmoid()
     soft = torch.stack([((p[0, 0] - 1) ** 2 + (p[0, 2] - 0.25) ** 2) / 2, ((p[1, 0] - 0.75) ** 2 + p[1, 1] ** 2) / 2])
     torch.testing.assert_close(example_losses(logits, batch, "mse"), soft)
-    before = batch.labels.clone()
-    hard = step_losses(logits, batch, "mse", hard_threshold=0.0)  # VisualPRM: + if any completion was right
-    torch.testing.assert_close(hard[0], torch.stack([(p[0, 0] - 1) ** 2, p[0, 0] * 0, (p[0, 2] - 1) ** 2]))
-    assert torch.equal(batch.labels, before)
 
 
 def test_unlabelled_steps_have_no_gradient(batch, logits):
@@ -92,7 +88,7 @@ def test_an_unknown_outcome_is_refused(batch, logits):
 
 
 def test_unknown_kinds_say_what_is_allowed(batch, logits):
-    with pytest.raises(ValueError, match="'hinge' is no InnerLoss; allowed are cross_entropy, mse"):
+    with pytest.raises(ValueError, match="'hinge' is no inner loss; allowed are cross_entropy, mse"):
         example_losses(logits, batch, "hinge")
 
 

@@ -38,7 +38,7 @@ class DoctorSettings:
     meta: DataSettings = field(default_factory=DataSettings)
     test: DataSettings = field(default_factory=DataSettings)
     json: str | None = None
-    on_bad_row: OnBadRow = OnBadRow.QUARANTINE
+    on_bad_row: OnBadRow = OnBadRow.quarantine
     quarantine: str = "bad_rows.jsonl"
     max_images: int = 2000
 
@@ -50,9 +50,7 @@ def parse_settings(arguments: Sequence[str]) -> DoctorSettings:
         name, sign, value = argument.partition("=")
         if not sign or not name:
             raise ValueError(f"{argument!r} is no setting; write name=value, e.g. data.path=train.jsonl")
-        if name == "on_bad_row":
-            argument = f"{name}={value.upper()}"
-        elif value == "-":
+        if value == "-":
             argument = f"{name}='-'"  # a bare dash would begin a list
         try:
             schema = OmegaConf.merge(schema, OmegaConf.from_dotlist([argument]))

@@ -6,6 +6,7 @@ Shapes: B chains, S steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 import torch
@@ -13,26 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamprm.choices import Choice
+from dreamprm.choices import one_of
 
-__all__ = ["Aggregation", "aggregate", "aggregate_log_odds", "as_probability", "at_least_float32"]
-
-
-class Aggregation(Choice):
-    """With p_s the probability that step s is right and z_s = log(p_s / (1 - p_s)):
-
-    MEAN Σp/S, MIN min p, MAX max p, LAST p_S, PRODUCT Πp, LOG_MEAN Σ log p / S, LOG_ODDS_SUM Σz (DreamPRM's paper,
-    arXiv 2505.20241), LOG_ODDS_MEAN Σz/S (its code). DreamPRM-1.5 (arXiv 2509.05542) takes MEAN.
-    """
-
-    MEAN = "mean"
-    MIN = "min"
-    MAX = "max"
-    LAST = "last"
-    PRODUCT = "product"
-    LOG_MEAN = "log_mean"
-    LOG_ODDS_SUM = "log_odds_sum"
-    LOG_ODDS_MEAN = "log_odds_mean"
+__all__ = [
+    "AGGREGATIONS",
+    "Aggregation",
+    "aggregate",
+    "aggregate_log_odds",
+    "as_log_odds",
+    "as_probability",
+    "at_least_float32",
+]
 
 
 PROBABILITY_MARGIN = 1e-6
@@ -54,30 +46,30 @@ def aggregate(
     """
     if not isinstance(scores, Tensor):
         return float(aggregate(_checked(scores), how)[0])
-    how = Aggregation(how)
+    rule = _named(how).rule
     mask = _mask(scores, mask)
     p = at_least_float32(scores)
-    if how in (Aggregation.LOG_ODDS_SUM, Aggregation.LOG_ODDS_MEAN):
-        return _TABLE[how](p, torch.logit(p, PROBABILITY_MARGIN), p.clamp_min(PROBABILITY_MARGIN).log(), mask)
-    return _TABLE[how](p, p, p.clamp_min(PROBABILITY_MARGIN).log(), mask)
+    return rule(p, torch.logit(p, PROBABILITY_MARGIN), p.clamp_min(PROBABILITY_MARGIN).log(), mask)
 
 
 def aggregate_log_odds(
     log_odds: Float[Tensor, "B S"], how: str = "mean", mask: Bool[Tensor, "B S"] | None = None
 ) -> Float[Tensor, " B"]:
     """As `aggregate`, from a PRM's log-odds: nothing is clamped, so every gradient passes."""
-    how = Aggregation(how)
+    rule = _named(how).rule
     mask = _mask(log_odds, mask)
     z = at_least_float32(log_odds)
-    return _TABLE[how](z.sigmoid(), z, F.logsigmoid(z), mask)
+    return rule(z.sigmoid(), z, F.logsigmoid(z), mask)
 
 
 def as_probability(value: Tensor, how: str) -> Tensor:
     """An aggregate on the scale [0, 1]: the sigmoid of log-odds, the exponential of a mean logarithm, else itself."""
-    how = Aggregation(how)
-    if how in (Aggregation.LOG_ODDS_SUM, Aggregation.LOG_ODDS_MEAN):
-        return value.sigmoid()
-    return value.exp() if how is Aggregation.LOG_MEAN else value
+    return _named(how).probability(value)
+
+
+def as_log_odds(value: Tensor, how: str) -> Tensor:
+    """An aggregate as log-odds: itself where it is on their scale, else those of its probability."""
+    return value if _named(how).is_log_odds else torch.logit(as_probability(value, how), PROBABILITY_MARGIN)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -106,10 +98,6 @@ def _mask(scores: Tensor, mask: Tensor | None) -> Tensor:
     return mask
 
 
-# Each takes the probabilities p, their log-odds z, their logarithms, and the mask, all (B, S).
-_Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
 
@@ -119,13 +107,41 @@ def _last(values: Tensor, mask: Tensor) -> Tensor:
     return values.gather(1, last[:, None])[:, 0]
 
 
-_TABLE: dict[Aggregation, _Rule] = {
-    Aggregation.MEAN: lambda p, z, log_p, mask: _mean(p, mask),
-    Aggregation.MIN: lambda p, z, log_p, mask: p.masked_fill(~mask, torch.inf).amin(1),
-    Aggregation.MAX: lambda p, z, log_p, mask: p.masked_fill(~mask, -torch.inf).amax(1),
-    Aggregation.LAST: lambda p, z, log_p, mask: _last(p, mask),
-    Aggregation.PRODUCT: lambda p, z, log_p, mask: p.masked_fill(~mask, 1.0).prod(1),
-    Aggregation.LOG_MEAN: lambda p, z, log_p, mask: _mean(log_p, mask),
-    Aggregation.LOG_ODDS_SUM: lambda p, z, log_p, mask: z.masked_fill(~mask, 0.0).sum(1),
-    Aggregation.LOG_ODDS_MEAN: lambda p, z, log_p, mask: _mean(z, mask),
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """One way from step scores to a chain's score: all that is known of it stands in its entry of `AGGREGATIONS`.
+
+    rule: (p, z, log p, mask), all (B, S), to (B,): probabilities, their log-odds, their logarithms, which are steps.
+    probability: from the chain's score to [0, 1].  is_log_odds: whether the score is log-odds itself.
+    """
+
+    rule: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    probability: Callable[[Tensor], Tensor] = _same
+    is_log_odds: bool = False
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "mean": Aggregation(lambda p, z, log_p, mask: _mean(p, mask)),
+    "min": Aggregation(lambda p, z, log_p, mask: p.masked_fill(~mask, torch.inf).amin(1)),
+    "max": Aggregation(lambda p, z, log_p, mask: p.masked_fill(~mask, -torch.inf).amax(1)),
+    "last": Aggregation(lambda p, z, log_p, mask: _last(p, mask)),
+    "product": Aggregation(lambda p, z, log_p, mask: p.masked_fill(~mask, 1.0).prod(1)),
+    "log_mean": Aggregation(lambda p, z, log_p, mask: _mean(log_p, mask), torch.exp),
+    "log_odds_sum": Aggregation(
+        lambda p, z, log_p, mask: z.masked_fill(~mask, 0.0).sum(1), torch.sigmoid, is_log_odds=True
+    ),
+    "log_odds_mean": Aggregation(lambda p, z, log_p, mask: _mean(z, mask), torch.sigmoid, is_log_odds=True),
 }
+"""With p_s the probability that step s is right and z_s = log(p_s / (1 - p_s)):
+
+mean Σp/S, min p, max p, last p_S, product Πp, log_mean Σ log p / S, log_odds_sum Σz (DreamPRM's paper, arXiv
+2505.20241), log_odds_mean Σz/S (its code). DreamPRM-1.5 (arXiv 2509.05542) takes mean.
+"""
+
+
+def _named(how: str) -> Aggregation:
+    return AGGREGATIONS[one_of(how, AGGREGATIONS, "aggregation")]

@@ -11,19 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamprm.choices import Choice
-
-__all__ = ["HeadKind", "LabelHead", "LinearHead", "VocabularyHead", "class_log_odds", "gather_steps", "output_rows"]
-
-
-class HeadKind(Choice):
-    """GENERATIVE: softmax over the label tokens (DreamPRM-1.5).  VOCABULARY: Linear(vocabulary, 1) over the logits
-    (DreamPRM).  LINEAR: Linear(hidden, 1).  TOKEN_CLASSIFICATION: the model's own classifier of one or two classes."""
-
-    GENERATIVE = "generative"
-    VOCABULARY = "vocabulary"
-    LINEAR = "linear"
-    TOKEN_CLASSIFICATION = "token_classification"
+__all__ = ["LabelHead", "LinearHead", "VocabularyHead", "class_log_odds", "gather_steps", "output_rows"]
 
 
 def _full_precision(linear: nn.Linear, hidden: Tensor) -> Tensor:

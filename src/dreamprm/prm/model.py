@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamprm.choices import HeadKind, one_of
 from dreamprm.data.record import Image, Record
-from dreamprm.prm.aggregation import Aggregation
+from dreamprm.prm.aggregation import AGGREGATIONS
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.prm.frozen import FrozenLayers
 from dreamprm.prm.heads import (
-    HeadKind,
     LabelHead,
     LinearHead,
     VocabularyHead,
@@ -65,10 +65,10 @@ class PRM(nn.Module):
         self.processor = processor
         self.prompt = prompt or Prompt()
         self.kind = HeadKind(head)
-        self.aggregation = Aggregation(aggregation)
+        self.aggregation = one_of(aggregation, AGGREGATIONS, "aggregation")
         self.collation = dict(collation or {})
         self.right_class = right_class
-        self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.GENERATIVE else None
+        self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.generative else None
         self.head = self._build_head()
         self.frozen: FrozenLayers | None = None
         self.vision: CachedVision | None = None
@@ -90,17 +90,17 @@ class PRM(nn.Module):
         return next(self.parameters()).device
 
     def _build_head(self) -> nn.Module | None:
-        if self.kind is HeadKind.TOKEN_CLASSIFICATION:
+        if self.kind is HeadKind.token_classification:
             num_labels = self.transformer.config.num_labels
             if num_labels not in (1, 2):
                 raise ValueError(f"a token classifier needs one or two classes, this one has {num_labels}")
             return None
         hidden_size = self.transformer.config.get_text_config().hidden_size
         device = next(self.model.parameters()).device
-        if self.kind is HeadKind.LINEAR:
+        if self.kind is HeadKind.linear:
             return LinearHead(hidden_size, device)
         output = output_rows(self.transformer)
-        if self.kind is HeadKind.VOCABULARY:
+        if self.kind is HeadKind.vocabulary:
             return VocabularyHead(output.weight.shape[0], device)
         assert self.labels is not None
         if output.weight is not self.transformer.get_input_embeddings().weight:
@@ -117,7 +117,7 @@ class PRM(nn.Module):
             if self.frozen is not None:
                 kept.enter_context(self.frozen.serve(self._run_body, inputs))
             # The body alone: the language model's head would make (B, T, vocabulary) out of it.
-            is_classifier = self.kind is HeadKind.TOKEN_CLASSIFICATION
+            is_classifier = self.kind is HeadKind.token_classification
             output = self.model(**inputs).logits if is_classifier else self._run_body(inputs).last_hidden_state
         if is_classifier:
             log_odds = class_log_odds(gather_steps(output, batch.step_positions), self.right_class)

@@ -6,29 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dreamprm.choices import Choice
+from dreamprm.choices import Layout
 from dreamprm.data.record import RecordError
 
-__all__ = ["Layout", "Prompt", "Rendered", "render", "tokenizer_of"]
-
-
-class Layout(Choice):
-    """Where the verdict on a step stands.
-
-    TURNS: every step is a user turn, its verdict the assistant turn that follows (VisualPRM, DreamPRM-1.5).
-    CHAT_SEPARATOR: one assistant turn holds all steps, each followed by a separator token (Qwen2.5-Math-PRM).
-    SEPARATOR: plain text without a chat template, each step followed by a separator (Math-Shepherd, TRL).
-    """
-
-    TURNS = "turns"
-    CHAT_SEPARATOR = "chat_separator"
-    SEPARATOR = "separator"
+__all__ = ["Prompt", "Rendered", "render", "tokenizer_of"]
 
 
 _DEFAULT_QUESTION = {
-    Layout.TURNS: "### Question:\n{question}\n\n### Solution Process:\n{step}",
-    Layout.CHAT_SEPARATOR: "{question}",
-    Layout.SEPARATOR: "{question}\n{step}",
+    Layout.turns: "### Question:\n{question}\n\n### Solution Process:\n{step}",
+    Layout.chat_separator: "{question}",
+    Layout.separator: "{question}\n{step}",
 }
 
 
@@ -43,7 +30,7 @@ class Prompt:
     separator: follows each step in the two separator layouts.
     """
 
-    layout: Layout = Layout.TURNS
+    layout: Layout = Layout.turns
     system: str | None = None
     question: str | None = None
     right: str = "+"
@@ -54,7 +41,7 @@ class Prompt:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layout", Layout(self.layout))
         template = self.first_turn
-        wanted = {"question"} if self.layout is Layout.CHAT_SEPARATOR else {"question", "step"}
+        wanted = {"question"} if self.layout is Layout.chat_separator else {"question", "step"}
         try:
             template.format(**dict.fromkeys(wanted, ""))
         except (KeyError, IndexError, ValueError) as error:
@@ -77,7 +64,7 @@ class Prompt:
     @property
     def mark(self) -> str:
         """The text that stands at every judged place."""
-        return self.placeholder if self.layout is Layout.TURNS else self.separator
+        return self.placeholder if self.layout is Layout.turns else self.separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +112,7 @@ def _messages(
         return {"role": role, "content": _content(text, images, multimodal)}
 
     messages = [] if prompt.system is None else [turn("system", prompt.system)]
-    if prompt.layout is Layout.CHAT_SEPARATOR:
+    if prompt.layout is Layout.chat_separator:
         chain = "".join(step + mark for step, mark in zip(steps, marks))
         return [
             *messages,
@@ -156,7 +143,7 @@ def render(
     texts = [question, *steps]
     _refuse_special_tokens(tokenizer_of(processor), texts)
     sentinels = _sentinels([*texts, prompt.system or "", prompt.first_turn], len(steps))
-    if prompt.layout is Layout.SEPARATOR:
+    if prompt.layout is Layout.separator:
         if num_images:
             raise RecordError("layout 'separator' has no place for images; use layout 'turns'", field="images")
         head = prompt.first_turn.format(question=question, step=steps[0] + sentinels[0])

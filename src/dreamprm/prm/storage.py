@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dreamprm.prm.heads import HeadKind, LabelHead
+from dreamprm.choices import HeadKind
+from dreamprm.prm.heads import LabelHead
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
 
@@ -51,7 +52,7 @@ def save(prm: PRM, folder: Path) -> None:
     prm.processor.save_pretrained(folder)
     settings = {
         "head": prm.kind.value,
-        "aggregation": prm.aggregation.value,
+        "aggregation": prm.aggregation,
         "right_class": prm.right_class,
         "prompt": dataclasses.asdict(prm.prompt),
         "collation": prm.collation,
@@ -148,7 +149,7 @@ def load(
     except (OSError, ValueError, ImportError) as error:
         raise PRMLoadError(_one_line(path, error)) from error
     stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) if (folder / SETTINGS).is_file() else {}
-    fallback = HeadKind.TOKEN_CLASSIFICATION if is_classifier else HeadKind.GENERATIVE
+    fallback = HeadKind.token_classification if is_classifier else HeadKind.generative
     prm = PRM(
         model,
         processor,
@@ -175,7 +176,7 @@ def _load_model(path: str | Path, head: str | None, dtype: Any, options: dict[st
     config = AutoConfig.from_pretrained(path, **known)
     architectures = config.architectures or []
     is_classifier = any(name.endswith("ForTokenClassification") for name in architectures)
-    if head == HeadKind.TOKEN_CLASSIFICATION or (head is None and is_classifier):
+    if head == HeadKind.token_classification or (head is None and is_classifier):
         loader = AutoModelForTokenClassification
     elif getattr(config, "vision_config", None) is not None:
         loader = AutoModelForImageTextToText

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from dreamprm.choices import Layout
 from dreamprm.data.record import RecordError
-from dreamprm.prm.prompt import Layout, Prompt, Rendered, render, tokenizer_of
+from dreamprm.prm.prompt import Prompt, Rendered, render, tokenizer_of
 
 __all__ = ["LabelTokens", "Located", "label_tokens", "locate", "special_tokens_option"]
 
@@ -80,7 +81,7 @@ def _judge(
     if last[1] != stop:
         extra = rendered.text[stop : last[1]]
         raise RecordError(f"the tokenizer joins the mark {mark!r} with the text {extra!r} that follows it", field=name)
-    if layout is not Layout.TURNS:
+    if layout is not Layout.turns:
         return covering[-1]
     before = rendered.text[first[0] : start]
     if len(covering) != 1 or before.strip():
@@ -100,7 +101,7 @@ def label_tokens(processor: Any, prompt: Prompt) -> LabelTokens:
     tokenizer = tokenizer_of(processor)
     found = []
     for name, text in (("right", prompt.right), ("wrong", prompt.wrong)):
-        if prompt.layout is Layout.TURNS:
+        if prompt.layout is Layout.turns:
             rendered = render(prompt, processor, "question", ["step", "step"], mark=text)
             try:
                 located = locate(tokenizer, rendered, prompt.layout)

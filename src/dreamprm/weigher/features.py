@@ -49,25 +49,22 @@ def from_batch(
     losses: Float[Tensor, " B"],
     *,
     detach: bool = True,
-    hard_threshold: float | None = None,
 ) -> Features:
     """The features of a batch from the PRM's log-odds and the examples' losses, in float32.
 
     detach: whether the weigher's input is cut from the PRM. Not cut, the PRM can lower its own loss by lowering its
         own weight (as DreamPRM-1.5's released code allows).
-    hard_threshold: as given to the inner loss, so that agreement is with the label that is trained on.
     """
     if detach:
         step_logits, losses = step_logits.detach(), losses.detach()
     probability = step_logits.float().sigmoid()
-    target = batch.labels if hard_threshold is None else (batch.labels > hard_threshold).float()
-    half = torch.full_like(batch.labels, 0.5)
+    labels = torch.where(batch.label_mask, batch.labels, torch.full_like(batch.labels, 0.5))
     num_steps = batch.step_mask.sum(1)
     place = torch.arange(batch.step_mask.shape[1], device=num_steps.device) / (num_steps - 1).clamp_min(1)[:, None]
     return Features(
         probability=probability,
-        agreement=(probability - 0.5) * (2 * torch.where(batch.label_mask, target, half) - 1),
-        monte_carlo=torch.where(batch.label_mask, batch.labels, half),
+        agreement=(probability - 0.5) * (2 * labels - 1),
+        monte_carlo=labels,
         place=place.clamp_max(1.0),
         mask=batch.step_mask,
         log_loss=losses.float().log1p(),

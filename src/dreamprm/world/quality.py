@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from dreamprm.choices import Labels, Noise, one_of
 from dreamprm.world.questions import DOMAINS, OFF_TARGET, TARGETS, TRIVIAL
 
-__all__ = ["DOMAIN_SOURCES", "Labels", "Noise", "Source", "WorldConfig"]
-
-Noise = str
-Labels = str
-_NOISES = ("examples", "domains", "clean")
-_LABELS = ("checked", "monte_carlo")
+__all__ = ["DOMAIN_SOURCES", "Source", "WorldConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +58,15 @@ class WorldConfig:
     """
 
     seed: int = 0
-    noise: Noise = "examples"
+    noise: str = Noise.examples
     flipped: float = 0.4
     num_chains: int | None = None
     domains: tuple[str, ...] | None = None
-    labels: Labels = "checked"
+    labels: str = Labels.checked
 
     def __post_init__(self) -> None:
-        if self.noise not in _NOISES:
-            raise ValueError(f"noise is one of {', '.join(_NOISES)}, not {self.noise!r}")
-        if self.labels not in _LABELS:
-            raise ValueError(f"labels is one of {', '.join(_LABELS)}, not {self.labels!r}")
+        one_of(self.noise, Noise, "noise")
+        one_of(self.labels, Labels, "kind of labels")
         if not 0.0 <= self.flipped <= 1.0:
             raise ValueError(f"flipped is a probability in [0, 1], not {self.flipped}")
         if self.num_chains is not None and self.num_chains < 1:

@@ -160,7 +160,7 @@ def test_bad_rows_are_listed_counted_or_stop(
         (["json=-"], "data.path is missing"),
         (["data.path=none.jsonl"], "none.jsonl: is not there"),
         (["data.path=none.jsonl", "max_images=-1"], "max_images must be at least 0"),
-        (["data.path=none.jsonl", "on_bad_row=ignore"], "on_bad_row=IGNORE"),
+        (["data.path=none.jsonl", "on_bad_row=ignore"], "on_bad_row=ignore: Invalid value"),
     ],
 )
 def test_wrong_settings_are_clear_errors(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

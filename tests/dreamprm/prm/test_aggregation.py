@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dreamprm
-from dreamprm.prm.aggregation import Aggregation, aggregate, aggregate_log_odds, as_probability
+from dreamprm.prm.aggregation import AGGREGATIONS, aggregate, aggregate_log_odds, as_probability
 
 SCORES = [0.9, 0.5, 0.8]
 EXPECTED = {
@@ -22,7 +22,7 @@ EXPECTED = {
 
 
 def test_all_eight_are_here():
-    assert {member.value for member in Aggregation} == set(EXPECTED)
+    assert set(AGGREGATIONS) == set(EXPECTED)
 
 
 @pytest.mark.parametrize("how", EXPECTED)
@@ -65,7 +65,7 @@ def test_every_aggregation_ranks_a_better_chain_higher():
 
 
 def test_clear_errors():
-    with pytest.raises(ValueError, match="'median' is no Aggregation; allowed are mean, min, max, last"):
+    with pytest.raises(ValueError, match="'median' is no aggregation; allowed are mean, min, max, last"):
         aggregate([0.5], "median")
     with pytest.raises(ValueError, match=r"rows \[0\] have none"):
         aggregate([], "mean")

@@ -48,7 +48,7 @@ def test_a_label_joined_with_its_neighbour_is_refused(tiny_tokenizer):
 
 def test_the_placeholder_before_the_first_token_is_refused(tiny_tokenizer):
     rendered = render(Prompt(layout="separator", question="{step}{question}"), tiny_tokenizer, "q", ["a"])
-    assert locate(tiny_tokenizer, rendered, Layout.SEPARATOR).positions == [2]
+    assert locate(tiny_tokenizer, rendered, Layout.separator).positions == [2]
 
 
 def test_private_use_characters_in_the_text_do_no_harm(tiny_tokenizer):
@@ -69,7 +69,7 @@ def test_a_separator_that_takes_the_next_step_with_it_is_refused(tiny_tokenizer)
     joined = with_merges(tiny_tokenizer, [(";", "!")])
     rendered = render(Prompt(layout="separator", separator=";"), joined, "q", ["a", "!b"])
     with pytest.raises(RecordError, match="step 0: the tokenizer joins the mark ';' with the text '!'"):
-        locate(joined, rendered, Layout.SEPARATOR)
+        locate(joined, rendered, Layout.separator)
 
 
 def test_a_template_that_loses_turns_is_refused(tiny_tokenizer):

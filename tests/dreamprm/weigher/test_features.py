@@ -33,10 +33,3 @@ def test_detached_unless_told_otherwise(build_batch):
     batch = build_batch(torch.ones(1, 2))
     assert not from_batch(batch, logits, logits.sum(1)).probability.requires_grad
     assert from_batch(batch, logits, logits.sum(1), detach=False).probability.requires_grad
-
-
-def test_hard_labels_count_for_agreement_not_for_the_estimate(build_batch):
-    batch = build_batch(torch.tensor([[0.25]]))
-    seen = from_batch(batch, torch.tensor([[2.0]]), torch.zeros(1), hard_threshold=0.0)
-    assert seen.agreement.item() > 0
-    assert seen.monte_carlo.item() == 0.25

@@ -7,8 +7,8 @@ FORMATS         all formats by name
 load_image      a record's image as RGB, within limits
 """
 
+from dreamprm.choices import OnBadRow as OnBadRow
 from dreamprm.data.readers.bad import BadRows as BadRows
-from dreamprm.data.readers.bad import OnBadRow as OnBadRow
 from dreamprm.data.readers.fields import DataError as DataError
 from dreamprm.data.readers.images import ImageError as ImageError
 from dreamprm.data.readers.images import image_size as image_size

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from enum import Enum
 from pathlib import Path
 
+from dreamprm.choices import OnBadRow
 from dreamprm.data.readers.fields import DataError
 from dreamprm.data.record import RecordError
 
-__all__ = ["BadRows", "OnBadRow"]
+__all__ = ["BadRows"]
 
 _LOG = logging.getLogger(__name__)
-
-
-class OnBadRow(Enum):
-    """`error` stops at the first bad row, `skip` counts and passes over, `quarantine` also writes a side file."""
-
-    ERROR = "error"
-    SKIP = "skip"
-    QUARANTINE = "quarantine"
 
 
 class BadRows:
@@ -31,13 +23,13 @@ class BadRows:
 
     KEPT = 100
 
-    def __init__(self, on_bad_row: str | OnBadRow = OnBadRow.ERROR, side_file: str | Path | None = None) -> None:
+    def __init__(self, on_bad_row: str | OnBadRow = OnBadRow.error, side_file: str | Path | None = None) -> None:
         try:
             self.action = OnBadRow(on_bad_row)
         except ValueError:
-            allowed = ", ".join(item.value for item in OnBadRow)
+            allowed = ", ".join(OnBadRow)
             raise DataError(f"on_bad_row must be one of {allowed}, is {on_bad_row!r}") from None
-        if self.action is OnBadRow.QUARANTINE and side_file is None:
+        if self.action is OnBadRow.quarantine and side_file is None:
             raise DataError(
                 "on_bad_row=quarantine needs a side file; set data.quarantine to a path that can be written"
             )
@@ -47,7 +39,7 @@ class BadRows:
 
     def add(self, error: RecordError) -> None:
         """Raises the error itself where bad rows are errors."""
-        if self.action is OnBadRow.ERROR:
+        if self.action is OnBadRow.error:
             raise RecordError(
                 f"{error.reason} (on_bad_row=skip passes over such rows, quarantine lists them in a file)",
                 source=error.source,
@@ -56,7 +48,7 @@ class BadRows:
             )
         if len(self.first) < self.KEPT:
             self.first.append(error)
-        if self.action is OnBadRow.QUARANTINE and self.side_file is not None:
+        if self.action is OnBadRow.quarantine and self.side_file is not None:
             line = {"file": error.source, "row": error.row, "field": error.field, "reason": error.reason}
             self.side_file.parent.mkdir(parents=True, exist_ok=True)
             with self.side_file.open("a" if self.count else "w", encoding="utf-8") as side:
@@ -66,5 +58,5 @@ class BadRows:
     def report(self) -> None:
         """One warning at the end, so that nothing is passed over in silence."""
         if self.count:
-            where = f"; listed in {self.side_file}" if self.action is OnBadRow.QUARANTINE else ""
+            where = f"; listed in {self.side_file}" if self.action is OnBadRow.quarantine else ""
             _LOG.warning("%d bad rows passed over, the first: %s%s", self.count, self.first[0], where)

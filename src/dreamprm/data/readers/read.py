@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamprm.data.readers.bad import BadRows, OnBadRow
+from dreamprm.choices import OnBadRow
+from dreamprm.data.readers.bad import BadRows
 from dreamprm.data.readers.locate import Paths, parts
 from dreamprm.data.readers.parse import parse_row
 from dreamprm.data.record import Record, RecordError
@@ -24,7 +25,7 @@ def read(
     format: str | None = None,
     *,
     images: str | Path | None = None,
-    on_bad_row: str | OnBadRow | BadRows = OnBadRow.ERROR,
+    on_bad_row: str | OnBadRow | BadRows = OnBadRow.error,
     quarantine: str | Path | None = None,
     split: str | None = None,
     follow_links: bool = False,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dreamprm.data.readers.bad import BadRows, OnBadRow
+from dreamprm.choices import OnBadRow
+from dreamprm.data.readers.bad import BadRows
 from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.index import Index, load_index
 from dreamprm.data.readers.locate import Part, Paths, parts
@@ -118,7 +119,7 @@ def open_records(
     format: str | None = None,
     *,
     images: str | Path | None = None,
-    on_bad_row: str | OnBadRow | BadRows = OnBadRow.ERROR,
+    on_bad_row: str | OnBadRow | BadRows = OnBadRow.error,
     quarantine: str | Path | None = None,
     split: str | None = None,
     follow_links: bool = False,

@@ -387,7 +387,7 @@ class Lion(torch.optim.SGD):
     ("make", "message"),
     [
         (lambda m: Lookahead(m, Lion(m.parameters(), lr=1e-3)), "sign method"),
-        (lambda m: Lookahead(m, torch.optim.RAdam(m.parameters())), "no derivative rule.*register_step"),
+        (lambda m: Lookahead(m, torch.optim.SparseAdam(m.parameters())), "no derivative rule.*register_step"),
         (lambda m: Lookahead(m, torch.optim.SGD(m.parameters(), lr=1), product="gost"), "ghost, jvp"),
         (lambda m: Lookahead(m, torch.optim.SGD(m.parameters(), lr=1), clip_norm=1.0, clip_value=1.0), "not both"),
         (lambda m: Lookahead(m, torch.optim.SGD(m.parameters(), lr=1), clip_norm=-1.0), "positive"),

@@ -22,7 +22,7 @@ from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.evaluate.steps import auc
 from dreamprm.metrics import PhaseName
-from dreamprm.sources.run_data import known_good, load_data
+from dreamprm.sources import known_good, load_data
 from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import build_run
 from dreamprm.trainer.state import Run

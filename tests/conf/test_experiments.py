@@ -10,7 +10,7 @@ import pytest
 
 from dreamprm.config import TrainConfig, UserError, conf_dir, resolve_train
 from dreamprm.config.launch import compose_config
-from dreamprm.sources.run_data import check_needs
+from dreamprm.sources import check_needs
 from dreamprm.trainer.run import train
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.config import UserError, conf_dir, resolve_train
+from dreamprm.config import UserError, resolve_train
 from dreamprm.config.build import build_prm
 from dreamprm.config.launch import compose_config
-from dreamprm.sources.run_data import load_data
+from dreamprm.sources import check_needs, load_data
 from dreamprm.trainer.run import train
 
 SHORT = [
@@ -29,9 +29,9 @@ SHORT = [
 
 @pytest.fixture
 def real_folder() -> Path:
-    folder = Path(os.environ.get("DREAMPRM_DATA") or conf_dir().parents[1] / "shared" / "data")
+    folder = Path(os.environ.get("DREAMPRM_DATA", "nowhere"))
     if not (folder / "verify_cot").is_dir():
-        pytest.skip(f"no real data in {folder}; set DREAMPRM_DATA to their folder")
+        pytest.skip("no real data; set DREAMPRM_DATA to their folder")
     return folder
 
 
@@ -68,6 +68,13 @@ def test_absent_data_are_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert "DREAMPRM_DATA" in str(caught.value)
 
 
+def test_no_folder_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DREAMPRM_DATA", raising=False)
+    settings = resolve_train(compose_config("train", ["+experiment=real_text"]))
+    with pytest.raises(UserError, match=r"set data\.folder, or DREAMPRM_DATA, to the folder that holds mr_ben"):
+        check_needs(settings)
+
+
 def test_an_absent_encoder_is_said_in_one_line() -> None:
     import torch
 
@@ -78,7 +85,7 @@ def test_an_absent_encoder_is_said_in_one_line() -> None:
 
 
 def test_held_out_needs_a_pool() -> None:
-    with pytest.raises(UserError, match="takes the meta set from a pool"):
+    with pytest.raises(UserError, match="meta=held_out: data=world holds no questions out; set meta=files"):
         load_data(resolve_train(compose_config("train", ["+experiment=instance_net", "meta=held_out"])))
 
 

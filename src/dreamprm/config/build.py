@@ -15,6 +15,7 @@ from torch import nn
 from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
 from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize, Vision
 from dreamprm.errors import ConfigError, UserError
+from dreamprm.sources import model_folder
 from dreamprm.weigher import Weigher
 
 __all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
@@ -147,10 +148,8 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
 
 
 def _model_path(settings: ModelConfig) -> str:
-    if settings.path == "world":
-        from dreamprm.world import base_folder
-
-        return str(base_folder())
+    if (own := model_folder(settings.path)) is not None:
+        return str(own)
     kind, _, inside = settings.path.partition(":")
     if kind != "package":
         return settings.path

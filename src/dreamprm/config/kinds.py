@@ -140,7 +140,7 @@ class PoolSource:
 class PoolData(DataSettings):
     """Several files split by question into training, meta and test sets (`meta=held_out`).
 
-    folder: where the sources lie; null takes DREAMPRM_DATA, else shared/data beside the checkout.
+    folder: where the sources lie; null takes the environment's DREAMPRM_DATA.
     Rows that cannot be read are passed over, with their number said.
     """
 

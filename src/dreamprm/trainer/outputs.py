@@ -21,7 +21,7 @@ from dreamprm.files import write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import Reporter
-from dreamprm.sources.run_data import RunData, known_good
+from dreamprm.sources import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines, score_all
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import Features, from_batch

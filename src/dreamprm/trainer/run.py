@@ -21,8 +21,7 @@ from dreamprm.plan.planner import Plan, plan_run
 from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
-from dreamprm.sources.dense_targets import world_dense_loss
-from dreamprm.sources.run_data import RunData, check_needs, load_data
+from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
 from dreamprm.trainer.folder import fresh_folder, save_settings
@@ -131,7 +130,7 @@ def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
         test=data.test,
         cold=data.cold,
         weigher=weigher.to(device),
-        dense_loss=world_dense_loss(device) if data.is_world and settings.model.path == "world" else None,
+        dense_loss=data.dense_loss(settings.model.path, device),
     )
 
 

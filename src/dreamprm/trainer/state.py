@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
+from dreamprm.sources import DenseLoss
 from dreamprm.trainer.sampler import EpochSampler
 from dreamprm.trainer.state_tree import random_state, set_random_state
 from dreamprm.weigher import Weigher
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
     from dreamprm.prm.model import PRM
     from dreamprm.trainer.phase import Phase
 
-__all__ = ["Counters", "DenseLoss", "Run"]
-
-DenseLoss = Callable[[nn.Module, int, int], Tensor]
-"""(PRM, seed, number of examples) -> the loss on that many of the world's captions and solutions, fixed by the seed."""
+__all__ = ["Counters", "Run"]
 
 
 @dataclass

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-import dreamprm.sources.run_data as data
+import dreamprm.sources.file_source as files
 from dreamprm.config import TrainConfig, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.data.readers import RecordStream
 from dreamprm.errors import UserError
-from dreamprm.sources.run_data import load_data
+from dreamprm.sources import check_needs, load_data
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]
@@ -54,7 +54,7 @@ def test_the_same_rows_train_from_disk_and_from_memory(
     mixed: Settings, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], expected: list[int]
 ) -> None:
     held = load_data(mixed(*overrides))
-    monkeypatch.setattr(data, "_IN_MEMORY", 0)
+    monkeypatch.setattr(files, "_IN_MEMORY", 0)
     lazy = load_data(mixed(*overrides))
     assert isinstance(held.train, list)
     assert isinstance(lazy.train, RecordStream)
@@ -81,8 +81,25 @@ def test_nothing_left_to_train_on_is_said(mixed: Settings) -> None:
 def test_a_run_from_disk_is_the_run_from_memory(tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for place, run in enumerate(("held", "lazy")):
-        monkeypatch.setattr(data, "_IN_MEMORY", data._IN_MEMORY * (1 - place))
+        monkeypatch.setattr(files, "_IN_MEMORY", files._IN_MEMORY * (1 - place))
         folder = train(tiny_settings("model.max_length=120", "model.leave_out_longer=true", run=run))
         assert folder is not None
         results.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data=files", "data.path=mine.jsonl"), "data=files and meta=world_meta do not go together.*set meta=files"),
+        (("meta=files", "meta.path=mine.jsonl"), "data=world and meta=files do not go together.*set meta=world"),
+    ],
+    ids=["own chains, the world's meta set", "the world's chains, own meta set"],
+)
+def test_a_meta_set_of_another_task_is_refused_before_anything_is_read(
+    overrides: tuple[str, ...], message: str
+) -> None:
+    # The files do not exist: it is refused before they are looked for.
+    with pytest.raises(UserError, match=message) as caught:
+        check_needs(resolve_train(compose_config("train", list(overrides))))
+    assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ import torch
 from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.metrics import read_metrics
-from dreamprm.sources.run_data import load_data
+from dreamprm.sources import load_data
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.checkpoint import latest_checkpoint
 from dreamprm.trainer.interrupt import StopRequest

@@ -1,0 +1,89 @@
+"""Files on disk in any format that a reader knows.
+
+Files of more than 20,000 chains stay on disk: which of them are labelled, judged, of which domain, the readers' index
+knows, and a chain is read when it is drawn. Smaller ones are read into memory, since a row of a parquet file costs its
+whole row group.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dreamprm.data.readers.stream import RecordStream
+from dreamprm.data.record import Record
+from dreamprm.errors import UserError
+from dreamprm.sources.source import Source
+
+__all__ = ["FileSource"]
+
+_IN_MEMORY = 20_000
+
+
+class FileSource(Source):
+    """Training chains, a meta set or a test set from files; as `data` it can hold questions out for the other two."""
+
+    def lacking(self) -> str:
+        return self.settings.needs if not self.settings.path else ""
+
+    def train(self) -> Sequence[Record]:
+        part = self._parts[0]
+        return _held(part.take(np.flatnonzero(part.labelled)))
+
+    def meta(self) -> Sequence[Record]:
+        stream = self._stream
+        return _held(stream.take(np.flatnonzero(stream.judged)))
+
+    def held_out(self) -> Sequence[Record]:
+        if not self._shares[1]:
+            return super().held_out()
+        part = self._parts[1]
+        return _held(part.take(np.flatnonzero(part.judged)))
+
+    def test(self) -> Sequence[Record]:
+        part = self._parts[2] if self.place == "data" else self._stream
+        return _held(part.take(np.flatnonzero(part.judged | part.labelled)))
+
+    @property
+    def _shares(self) -> tuple[float, float, float]:
+        meta, test = (float(getattr(self.settings, name, 0.0)) for name in ("meta_share", "test_share"))
+        return 1.0 - meta - test, meta, test
+
+    @functools.cached_property
+    def _parts(self) -> tuple[RecordStream, ...]:
+        """The chains to train on, those held out as meta set, and those held out as test set: no question in two."""
+        if self._shares[0] == 1.0:
+            nothing = self._stream.take([])
+            return self._stream, nothing, nothing
+        return self._stream.split(self._shares, seed=self.settings.seed)
+
+    @functools.cached_property
+    def _stream(self) -> RecordStream:
+        """The first `max_per_domain` chains of each domain, and of these the first `limit`."""
+        from dreamprm.data.readers import open_records
+
+        settings: Any = self.settings
+        if not settings.path:
+            raise UserError(f"{self.place}.path is not set: {settings.needs}")
+        side_file = settings.quarantine or f"{settings.path}.bad_rows.jsonl"
+        stream = open_records(
+            settings.path,
+            settings.format,
+            images=settings.images,
+            on_bad_row=settings.on_bad_row.name,
+            quarantine=side_file if settings.on_bad_row.name == "quarantine" else None,
+            split=settings.split,
+        )
+        places = np.arange(len(stream))
+        if settings.max_per_domain is not None:
+            names = np.unique(stream.domain)
+            firsts = [np.flatnonzero(stream.domain == name)[: settings.max_per_domain] for name in names]
+            places = np.sort(np.concatenate([places[:0], *firsts]))
+        return stream.take(places[: settings.limit])
+
+
+def _held(stream: RecordStream) -> Sequence[Record]:
+    return stream if len(stream) > _IN_MEMORY else list(stream)

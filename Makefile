@@ -1,41 +1,59 @@
-# make setup makes .venv; every other target calls it first.
+# `make setup` makes .venv with what a user needs; what tests and linters need comes with the first target that does.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+SETUP := .venv/.setup
+DEV := .venv/.dev
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # Two test processes of one thread each use two cores better than one process of two.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench prove base clean
+.PHONY: help setup train test lint check docs build bench prove base clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: $(STAMP)  ## make .venv with the tested versions of constraints.txt
+setup: $(SETUP)  ## make .venv with the tested versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(SETUP): pyproject.toml constraints.txt
+	@echo "setting up .venv: about 1 GB, two to three minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $(STAMP)
+	@$(PIP) torch==2.13.0
+	@$(PIP) -e '.[prm]'
+	@touch $(SETUP)
 
-train: setup  ## train on the embedded world; ARGS="+experiment=instance_table seed=1" for another run
+$(DEV): $(SETUP)
+	@echo "adding what tests and linters need"
+	@$(PIP) -e '.[dev]'
+	@touch $(DEV)
+
+train: $(SETUP)  ## train on the embedded world; ARGS="+experiment=instance_table seed=1" for another run
 	$(BIN)/python -m src.train $(or $(ARGS),+experiment=instance_net)
 
-test: setup  ## run the tests
+test: $(DEV)  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-lint: setup  ## ruff, pyright, import rules
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+lint: $(DEV)  ## ruff, spelling, pyright, import contracts: a minute
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/pyright && $(BIN)/lint-imports
 
-bench: setup  ## microbenchmarks of the hypergradients; writes benchmarks/reports/
+check: lint  ## lint, and the tests that need no model
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_house.py tests/docs tests/conf/test_command_line.py
+
+docs: $(DEV)  ## run every code block of README and docs
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m docs tests/docs $(ARGS)
+
+build: $(DEV)  ## build the wheel and run it in fresh environments, from an empty folder
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python -m pytest -m packaging tests/packaging $(ARGS)
+
+bench: $(DEV)  ## microbenchmarks of the hypergradients; writes benchmarks/reports/
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-prove: setup  ## the slow proofs: five seeds on the world; writes benchmarks/reports/
+prove: $(DEV)  ## the slow proofs: five seeds on the world; writes benchmarks/reports/
 	$(BIN)/python -m benchmarks.prove $(ARGS)
 
-base: setup  ## rebuild the tiny InternVL of the embedded world
+base: $(SETUP)  ## rebuild the tiny InternVL of the embedded world
 	$(BIN)/python -m dreamprm.world.build_base $(ARGS)
 
 clean:  ## remove what the targets made
-	rm -rf .venv .cache runs outputs multirun
+	rm -rf .venv .cache runs outputs multirun dist

@@ -86,12 +86,3 @@ def test_every_way_in_gives_help(command: list[str], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "experiment" in done.stdout
-
-
-def test_no_module_bears_a_name_of_the_standard_library() -> None:
-    # Any folder of ours may stand on the path: `python src/train.py`, an IDE's source root, a benchmark run as a file.
-    mine = [p for folder in ("src", "benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")]
-    on_the_path = [
-        p for p in mine if p.parent.name in ("src", "benchmarks", "examples") or p.parent.parent.name == "src"
-    ]
-    assert not {p.stem for p in on_the_path if p.stem != "__init__"} & set(sys.stdlib_module_names)

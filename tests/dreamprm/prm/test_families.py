@@ -107,7 +107,7 @@ def _by_transformers(folder: Path, prm: PRM, batch: Batch) -> Tensor:
     """The softmax over the two labels' logits at the judged tokens, with nothing of ours."""
     from transformers import AutoModelForImageTextToText
 
-    model, loading = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    model, loading = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)  # pyright: ignore[reportGeneralTypeIssues]
     assert not any(loading.values()), loading
     logits = model.eval()(**prm._arguments(batch.inputs)).logits
     judged = logits[torch.arange(len(batch))[:, None], batch.step_positions]

@@ -46,7 +46,7 @@ def _update(prm: PRM, batch: Any) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     lookahead.step()
     lookahead.backward_outer(outer_loss(prm(batch), batch))
     assert lookahead.report["check"] > 0.999
-    return logits.detach(), gradients, table.table.grad
+    return logits.detach(), gradients, table.table.grad  # pyright: ignore[reportReturnType]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

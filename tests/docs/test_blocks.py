@@ -1,0 +1,70 @@
+"""`make docs`: every code block of README and docs runs as it stands, in order, page by page.
+
+A page's ```bash blocks run in a folder that looks like a fresh checkout; its ```python blocks share one namespace. A
+block that cannot run here says why, in the line above its fence: `<!-- not run: reason -->`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "src" / "bilevel" / "README.md"]
+BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>bash|python)\n(?P<code>.*?)^```", re.M | re.S
+)
+
+
+def blocks(page: Path) -> list[tuple[int, str, str, str | None]]:
+    """(line, kind, code, why it is not run) of a page's blocks."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (text[: found.start()].count("\n") + 1, found["kind"], found["code"], found["reason"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def _checkout(folder: Path) -> Path:
+    """A folder whose entries are the checkout's, so that a page's runs and files stay out of it."""
+    for entry in ROOT.iterdir():
+        if entry.name not in ("runs", "outputs", "multirun", ".git"):
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_a_page_runs(page: Path, tmp_path: Path) -> None:
+    folder = _checkout(tmp_path)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    script: list[str] = []  # python blocks run together, each after the bash blocks above it
+    for line, kind, code, reason in blocks(page):
+        if reason is not None:
+            continue
+        where = f"{page.relative_to(ROOT)}:{line}"
+        if kind == "python":
+            script.append(code)
+            command = [sys.executable, "-c", "\n".join(script)]
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", code]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, f"{where}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def test_every_page_has_blocks_or_none_that_are_skipped_without_reason() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fences = len(re.findall(r"^```(?:bash|python)$", text, re.M))
+        assert fences == len(blocks(page)), f"{page}: a fence that is not closed, or no block"

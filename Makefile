@@ -47,7 +47,7 @@ build: $(DEV)  ## build the wheel and run it in fresh environments, from an empt
 	$(BIN)/python -m pytest -m packaging tests/packaging $(ARGS)
 
 bench: $(DEV)  ## microbenchmarks of the hypergradients; writes benchmarks/reports/
-	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(BIN)/python -m benchmarks.engine $(ARGS)
 
 prove: $(DEV)  ## the slow proofs: five seeds on the world; writes benchmarks/reports/
 	$(BIN)/python -m benchmarks.prove $(ARGS)

@@ -1,4 +1,4 @@
-"""A virtual environment for the peers, beside the project's: `python -m benchmarks.peers`.
+"""A virtual environment for the peers, beside the project's: `python -m benchmarks.engine.peers`.
 
 It sees the project's packages (torch, transformers, the engine) and adds betty-ml, torchopt and higher without their
 dependencies, so that no peer changes a version of what the tests run on. betty-ml's metadata refuses new Pythons, its
@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["FOLDER", "main", "python"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache" / "peers"
 PACKAGES = ("betty-ml==0.2.1", "torchopt==0.7.3", "higher==0.2.1", "optree>=0.12", "graphviz>=0.20")
 

@@ -1,4 +1,4 @@
-"""One cell, in a process of its own: `python -m benchmarks.cell '{"kind": "time", …}'` prints a JSON line.
+"""One cell, in a process of its own: `python -m benchmarks.engine.cell '{"kind": "time", …}'` prints a JSON line.
 
 time      floor and contestant alternate, so that a drift of the machine meets both; wall and processor seconds of each
 memory    the highest resident memory above the idle process (imports done, nothing built), over a plain update and two

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..cases import Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["Higher"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..cases import Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["TorchOpt"]
 

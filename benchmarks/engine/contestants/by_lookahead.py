@@ -7,7 +7,7 @@ from torch import Tensor
 import bilevel
 
 from ..cases import Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["Lookahead"]
 

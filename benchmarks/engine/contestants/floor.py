@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..cases import Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["Floor"]
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.cell import run_cell
-from benchmarks.names import PRODUCTS
-from benchmarks.report import write
-from benchmarks.run import specs
+from benchmarks.engine.__main__ import specs
+from benchmarks.engine.cell import run_cell
+from benchmarks.engine.cells_report import write
+from benchmarks.engine.names import PRODUCTS
 
 SMALL = {"size": "micro", "num_examples": 4, "num_tokens": 8, "weight_decay": 0.0}
 

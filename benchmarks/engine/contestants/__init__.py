@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..cases import Case
 from ..names import NAMES, PRODUCTS
-from .base import Contestant as Contestant
-from .betty import Betty
+from .by_betty import Betty
+from .by_higher import Higher
+from .by_lookahead import Lookahead
+from .by_torchopt import TorchOpt
+from .contestant import Contestant as Contestant
 from .floor import Floor
 from .functional import OneStep
-from .higher import Higher
-from .lookahead import Lookahead
-from .torchopt import TorchOpt
 
 
 def make(name: str, case: Case) -> Contestant:

@@ -13,7 +13,7 @@ import bilevel
 from bilevel.optimizers.optimizer import State
 
 from ..cases import Batch, Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["OneStep"]
 

@@ -1,11 +1,11 @@
 """Time, memory and accuracy of every hypergradient, beside the floor and the peers: `make bench`.
 
-    python -m benchmarks.run [NAMES …] [--tables time memory accuracy] [--columns 1M 11M 50M 11M-bf16] [--threads N]
+    python -m benchmarks.engine [NAMES …] [--tables time memory accuracy] [--columns 1M 11M 50M 11M-bf16] [--threads N]
                              [--quick] [--full] [--fresh] [--python PATH] [--folder DIR]
 
 NAMES: ghost jvp fd unroll darts OneStep betty torchopt higher; all of them where none is given.
 Every cell runs in a process of its own and is kept in .cache/bench, so that a run that was stopped goes on where it
-was; --fresh measures again. `python -m benchmarks.peers` makes the environment in which the peers run.
+was; --fresh measures again. `python -m benchmarks.engine.peers` makes the environment in which the peers run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .cells_report import write
 from .names import NAMES, PEERS
 from .peers import ROOT, python
-from .report import write
 
 __all__ = ["main", "measure", "specs"]
 
@@ -95,7 +95,7 @@ def measure(spec: dict[str, Any], interpreter: str, threads: int, cache: Path, f
     environment |= {"memory": TRUTHFUL, "time": WARM}.get(spec["kind"], {})
     start = time.perf_counter()
     done = subprocess.run(
-        [interpreter, "-m", "benchmarks.cell", json.dumps({**spec, "threads": threads})],
+        [interpreter, "-m", "benchmarks.engine.cell", json.dumps({**spec, "threads": threads})],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -127,7 +127,7 @@ def commit() -> str:
 
 def main(arguments: list[str] | None = None) -> Path:
     """Measure, write reports/DATE-hypergradients.{json,md}, return the Markdown's path."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--tables", nargs="+", choices=("time", "memory", "accuracy"))
     parser.add_argument("--columns", nargs="+", choices=list(COLUMNS))
@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> Path:
         cells = list(pool.map(run, [spec for spec in todo if spec["kind"] != "time"]))
     cells += [run(spec) for spec in todo if spec["kind"] == "time"]
     seconds = time.perf_counter() - start
-    command = "python -m benchmarks.run " + shlex.join(arguments if arguments is not None else sys.argv[1:])
+    command = "python -m benchmarks.engine " + shlex.join(arguments if arguments is not None else sys.argv[1:])
     return write(cells, command.strip(), version, options.threads, options.python, options.folder, seconds)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cases import Batch, Case
-from .base import seed_inner, seed_outer
+from .contestant import seed_inner, seed_outer
 
 __all__ = ["Betty"]
 

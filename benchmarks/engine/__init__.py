@@ -1,0 +1,1 @@
+"""Hypergradients beside the floor and the peers: `make bench`."""

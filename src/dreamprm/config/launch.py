@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dreamprm.config.paths import HYDRA_VERSION_BASE, conf_dir
-from dreamprm.errors import ConfigError, UserError
+from dreamprm.errors import ConfigError, UserError, fault_of_machine
 
 __all__ = ["compose_config", "is_group", "launch"]
 
@@ -69,6 +69,11 @@ def launch(name: str, run: Callable[[DictConfig, list[str]], None], arguments: S
         except KeyboardInterrupt:
             sys.stderr.write("stopped\n")
             sys.exit(130)
+        except Exception as error:
+            fault = fault_of_machine(error)
+            if fault is None:
+                raise
+            _leave(fault)
 
     task.__module__ = __name__
     sys.argv = [program, *flags, *overrides]

@@ -1,68 +1,227 @@
-"""Checkpoints: written whole or not at all, the last few kept, read without pickle."""
+"""Checkpoints: of finite state only, whole or not at all, the last few kept, checked by their hashes, without pickle.
+
+A checkpoint is a folder `update-00000123` of two files. `state.safetensors` holds the tensors by their place in the
+state. `state.json` is `{"format": 2, "hash": …, "content": {"update", "tensors", "tree", "about"}}`: `tree` is the
+state with each tensor replaced by its place, `tensors` the hash of state.safetensors, `hash` that of the content,
+`about` what the run wants to find again (its settings, its data). Keys of dicts may be strings or integers (torch's
+optimizers number their parameters); tuples come back as tuples.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dreamprm.errors import UserError
-from dreamprm.trainer.state_tree import flatten, unflatten
+from dreamprm.files import hash_file, replacing
+from dreamprm.progress import say
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "NotFiniteError",
+    "flatten",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_latest",
+    "read_checkpoint",
+    "require_finite",
+    "save_checkpoint",
+    "unflatten",
+]
 
-_FORMAT = 1
+_FORMAT = 2
+_NAME = re.compile(r"update-\d{8,}")
+_MARK = "__"
 
 
-def save_checkpoint(folder: Path, update: int, tree: dict[str, Any], *, keep: int) -> Path:
-    """Write `folder/update-00000123` (state.safetensors, state.json) and drop all but the last `keep`."""
+class Checkpoint(NamedTuple):
+    """What one checkpoint holds; `path` is its folder."""
+
+    path: Path
+    update: int
+    tree: dict[str, Any]
+    about: dict[str, Any]
+
+
+class NotFiniteError(UserError):
+    """A state that must not be written."""
+
+
+class _Damaged(UserError):
+    """A checkpoint that is not what was written."""
+
+
+def save_checkpoint(
+    folder: Path, update: int, tree: dict[str, Any], *, keep: int, about: dict[str, Any] | None = None
+) -> Path:
+    """Write `folder/update-00000123` and drop all but the last `keep`.
+
+    Raises NotFiniteError, and writes and drops nothing, where a floating-point value of the tree is not finite.
+    """
+    require_finite(tree, f"after {update} updates the run's state")
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(".update-*.part"):  # of a process that was killed while it wrote
+        shutil.rmtree(stale, ignore_errors=True)
     target = folder / f"update-{update:08d}"
-    part = folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     tensors, skeleton = flatten(tree)
-    save_file(tensors, part / "state.safetensors")
-    (part / "state.json").write_text(json.dumps({"format": _FORMAT, "update": update, "tree": skeleton}))
-    for file in part.iterdir():
-        _sync(file)
-    # A folder cannot replace a full one in a single step; the same update again holds the same state.
-    shutil.rmtree(target, ignore_errors=True)
-    part.replace(target)
-    _sync(folder)
-    for old in sorted(folder.glob("update-*"))[:-keep]:
+    with replacing(target) as part:
+        part.mkdir()
+        save_file(tensors, part / "state.safetensors")
+        hashed = hash_file(part / "state.safetensors")
+        content = {"update": update, "tensors": hashed, "tree": skeleton, "about": about or {}}
+        head = {"format": _FORMAT, "hash": _hash(content), "content": content}
+        (part / "state.json").write_text(json.dumps(head))
+    for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the most updates, or None."""
-    found = sorted(folder.glob("update-*"))
+    """The checkpoint of the most updates, or None. Other files and folders beside checkpoints are passed over."""
+    found = _checkpoints(folder)
     return found[-1] if found else None
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None where there is none; says which newer ones are damaged.
+
+    Raises UserError where all are damaged, or the newest is of another format.
+    """
+    found = _checkpoints(folder)
+    reasons: list[str] = []
+    for path in reversed(found):
+        try:
+            checkpoint = read_checkpoint(path)
+        except _Damaged as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            say(f"warning: {reason}; going on from {path.name}, the one before")
+        return checkpoint
+    if reasons:
+        raise UserError(f"{'; '.join(reasons)}; no whole checkpoint is left: start the run anew in another run_dir")
+    return None
 
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """`(update, tree)` of one checkpoint. Raises UserError when it is damaged or of another format."""
+    checkpoint = read_checkpoint(path)
+    return checkpoint.update, checkpoint.tree
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """One checkpoint, its hashes compared. Raises UserError when it is damaged or of another format."""
     try:
         head = json.loads((path / "state.json").read_text())
-        tensors = load_file(path / "state.safetensors")
-        if head.get("format") != _FORMAT:
-            raise UserError(f"{path}: checkpoint format {head.get('format')}, this version reads {_FORMAT}")
-        return int(head["update"]), unflatten(tensors, head["tree"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint ({error}); delete this folder to go on from the one before it"
+        if not isinstance(head, dict) or not isinstance(head.get("format"), int):
+            raise ValueError("state.json holds no format number")
+        if head["format"] != _FORMAT:
+            raise UserError(
+                f"{path}: checkpoint format {head['format']}, this version reads {_FORMAT} only: "
+                "finish the run with the version that began it, or start it anew"
+            )
+        content = head["content"]
+        if _hash(content) != head["hash"]:
+            raise ValueError("state.json is not what was written: its hash differs")
+        if hash_file(path / "state.safetensors") != content["tensors"]:
+            raise ValueError("state.safetensors is not what was written: its hash differs")
+        tree = unflatten(load_file(path / "state.safetensors"), content["tree"])
+        return Checkpoint(path, int(content["update"]), tree, content["about"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        reason = type(error).__name__ if isinstance(error, RecursionError) else error
+        raise _Damaged(
+            f"{path}: cannot be read as a checkpoint ({reason}); delete this folder to go on from the one before it"
         ) from error
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def flatten(tree: Any) -> tuple[dict[str, Tensor], Any]:
+    """Split a tree into `(tensors by place, JSON skeleton)`. Tensors that share all their memory are kept once.
+
+    Raises TypeError for a value that JSON cannot hold exactly.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+
+    def visit(node: Any, place: str) -> Any:
+        if isinstance(node, Tensor):
+            value = node.detach()
+            view = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride(), str(value.device))
+            known = seen.get(view) if value.numel() else None
+            if known is None:
+                # safetensors refuses tensors that overlap; a copy on the CPU never does.
+                tensors[place] = value.to("cpu", copy=True).contiguous()
+                seen[view] = known = place
+            return {_MARK: "tensor", "at": known}
+        if isinstance(node, dict):
+            for key in node:
+                if not isinstance(key, (str, int)) or isinstance(key, bool):
+                    raise TypeError(f"{place}: a checkpoint holds keys of type str or int, not {key!r}")
+            return {_MARK: "dict", "items": [[key, visit(value, f"{place}/{key}")] for key, value in node.items()]}
+        if isinstance(node, (list, tuple)):
+            items = [visit(value, f"{place}/{index}") for index, value in enumerate(node)]
+            return {_MARK: type(node).__name__, "items": items} if isinstance(node, tuple) else items
+        if node is None or isinstance(node, (bool, int, float, str)):
+            return node
+        raise TypeError(f"{place}: a checkpoint cannot hold a {type(node).__name__}")
+
+    return tensors, visit(tree, "")
+
+
+def unflatten(tensors: dict[str, Tensor], skeleton: Any) -> Any:
+    """The tree that `flatten` took apart. Raises ValueError where a tensor is missing."""
+    if isinstance(skeleton, list):
+        return [unflatten(tensors, item) for item in skeleton]
+    if not isinstance(skeleton, dict):
+        return skeleton
+    kind = skeleton[_MARK]
+    if kind == "tensor":
+        if skeleton["at"] not in tensors:
+            raise ValueError(f"the checkpoint lacks the tensor {skeleton['at']}")
+        return tensors[skeleton["at"]]
+    if kind == "dict":
+        return {key: unflatten(tensors, item) for key, item in skeleton["items"]}
+    return tuple(unflatten(tensors, item) for item in skeleton["items"])
+
+
+def require_finite(tree: Any, what: str) -> None:
+    """Raises NotFiniteError where a floating-point tensor of the tree holds NaN or an infinity: how many, and where."""
+    bad: list[tuple[str, int]] = []
+
+    def visit(node: Any, place: str) -> None:
+        if isinstance(node, Tensor):
+            # The sum of a tensor without NaN and infinity is nearly always finite, and costs no mask.
+            if node.is_floating_point() and node.numel() and not bool(node.detach().sum().isfinite()):
+                count = int((~node.detach().isfinite()).sum())
+                if count:
+                    bad.append((place, count))
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                visit(value, f"{place}/{key}")
+        elif isinstance(node, (list, tuple)):
+            for index, value in enumerate(node):
+                visit(value, f"{place}/{index}")
+
+    visit(tree, "")
+    if bad:
+        total, first = sum(count for _, count in bad), bad[0][0].lstrip("/")
+        raise NotFiniteError(
+            f"{what} is broken: {total:,} values in {len(bad)} tensors are not finite, e.g. in {first}"
+        )
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("update-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("update-")))
+
+
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -20,6 +22,9 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # Not print: the handler may run in the middle of another one.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping after the update in hand, with a checkpoint; again stops at once\n")
 
     def __enter__(self) -> StopRequest:
         # Python allows handlers in the main thread only; elsewhere (a notebook's worker) the owner of it decides.

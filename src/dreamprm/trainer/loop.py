@@ -8,10 +8,10 @@ from dreamprm.metrics import MetricsFile, PhaseName
 from dreamprm.progress import Reporter
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.bilevel_phase import BilevelPhase
-from dreamprm.trainer.checkpoint import save_checkpoint
 from dreamprm.trainer.cold_phase import ColdPhase
 from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.phase import Phase
+from dreamprm.trainer.resume import checkpoint_run
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import UnrolledPhase, is_unrolled
 
@@ -57,7 +57,7 @@ def _train_phase(run: Run, phase: Phase, stop: StopRequest, metrics: MetricsFile
             every = settings.checkpoint.every
             due = every and run.update // every > before // every
             if asked or due or run.update == run.num_updates:
-                save_checkpoint(run.folder / "checkpoints", run.update, run.state_dict(), keep=settings.checkpoint.keep)
+                checkpoint_run(run, metrics.num_rows)
             if asked and run.update < run.num_updates:
                 return False
     return True

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dreamprm.errors import UserError
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
+from dreamprm.trainer.resume import way_back
 
 if TYPE_CHECKING:
     from dreamprm.prm.collate import Batch
@@ -50,9 +51,7 @@ def inner_losses(run: Run, batch: Batch, logits: Tensor) -> Tensor:
     if bad:
         keys = ", ".join(batch.keys[place] for place in bad[:5]) + (" …" if len(bad) > 5 else "")
         raise UserError(
-            f"update {run.update}: the loss of {len(bad)} of {len(losses)} examples is not finite ({keys}). "
-            "Lower the learning rate, set clip_norm, or look at these examples; "
-            "the last checkpoint is from before this update"
+            f"update {run.update}: the loss of {len(bad)} of {len(losses)} examples is not finite ({keys}). {way_back(run)}"
         )
     return losses
 

@@ -23,11 +23,11 @@ from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
 from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.tracker import open_tracker, require_tracker
-from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint
-from dreamprm.trainer.folder import fresh_folder, save_settings
+from dreamprm.trainer.folder import refuse_many_processes, run_folder, save_settings
 from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.loop import enter_phase, train_phases
 from dreamprm.trainer.outputs import write_outputs
+from dreamprm.trainer.resume import remember_data, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import check_unrolled
 
@@ -39,15 +39,22 @@ def train(settings: TrainConfig) -> Path | None:
 
     Raises UserError for whatever the user can mend.
     """
+    refuse_many_processes()
+    with run_folder(settings) as folder:
+        return _train_in(settings, folder)
+
+
+def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
+    """`train`, in a folder that this process holds."""
     began = time.monotonic()
-    folder = Path(settings.resume) if settings.resume else None
-    data, run = _prepare(settings, folder or Path("."))
-    run.folder = folder or fresh_folder(settings)
-    settings.run_dir = str(run.folder)
-    save_settings(settings, run.folder)
-    resume_at = _resume(run) if settings.resume else None
+    settings.run_dir = str(folder)
+    data, run = _prepare(settings, folder)
+    remember_data(run)
+    resume_at = resume_run(run, enter_phase) if settings.resume else None
+    save_settings(settings, folder)
     _announce(run, data, resume_at)
     metrics = MetricsFile(run.folder / "metrics.jsonl", resume_at=resume_at)
+    say_what_metrics_lack(metrics.path, metrics.num_rows, run.num_metrics)
     tracker = open_tracker(settings.tracker, run.folder, f"{settings.name}-seed{settings.seed}", to_plain(settings))
     try:
         with StopRequest() as stop:
@@ -62,6 +69,7 @@ def train(settings: TrainConfig) -> Path | None:
         run.prm.flush_features()
         say(f"stopped after update {run.update} of {run.num_updates}; go on with: resume={run.folder}")
         return None
+    require_finite_run(run)
     results = write_outputs(run, data, time.monotonic() - began)
     run.prm.flush_features()
     report = write_report(run.folder)
@@ -149,17 +157,6 @@ def _fitting(data: RunData, collator: Collator) -> RunData:
 def _those_that_fit(records: Sequence[Record], collator: Collator) -> Sequence[Record]:
     places = [place for place, record in enumerate(records) if collator.fits(record)]
     return records.take(places) if isinstance(records, RecordStream) else [records[place] for place in places]
-
-
-def _resume(run: Run) -> int | None:
-    """Put the last checkpoint's state back and return its update, or None where the run had not written one."""
-    path = latest_checkpoint(run.folder / "checkpoints")
-    if path is None:
-        return None
-    run.update, state = load_checkpoint(path)
-    enter_phase(run)
-    run.load_state_dict(state)
-    return run.update
 
 
 def _announce(run: Run, data: RunData, resume_at: int | None) -> None:

@@ -17,7 +17,6 @@ from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.sources import DenseLoss
 from dreamprm.trainer.sampler import EpochSampler
-from dreamprm.trainer.state_tree import random_state, set_random_state
 from dreamprm.weigher import Weigher
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ class Run:
     Its data: train, meta, test, cold; samplers, which draw from them.
     Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
         update is due; counters.
+    What its checkpoints remember besides: digests of the data, changes of settings at resumes, num_metrics rows written
+        when the checkpoint was that it went on from; see resume.py.
     """
 
     settings: TrainConfig
@@ -73,6 +74,10 @@ class Run:
     update: int = 0
     phase: Phase | None = None
     counters: Counters = field(default_factory=Counters)
+
+    digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    num_metrics: int = 0
 
     def __post_init__(self) -> None:
         sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
@@ -153,3 +158,18 @@ class Run:
 def _persists(module: nn.Module, name: str) -> bool:
     place, _, leaf = name.rpartition(".")
     return leaf not in module.get_submodule(place)._non_persistent_buffers_set
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators, on the CPU and on every GPU."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` took."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])

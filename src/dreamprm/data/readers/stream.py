@@ -53,6 +53,10 @@ class RecordStream(Sequence[Record]):
     def sources(self) -> tuple[str, ...]:
         return tuple(part.context.source for part in self._parts)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(part.context.path for part in self._parts)
+
     def __len__(self) -> int:
         return len(self._chosen)
 

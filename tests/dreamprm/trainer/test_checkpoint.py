@@ -7,8 +7,7 @@ import json
 import pytest
 import torch
 
-from dreamprm.trainer.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from dreamprm.trainer.state_tree import flatten, unflatten
+from dreamprm.trainer.checkpoint import flatten, latest_checkpoint, load_checkpoint, save_checkpoint, unflatten
 
 
 def _same(one: object, two: object) -> bool:

@@ -1,0 +1,124 @@
+"""A run's checkpoints: what is written besides its state, and what must be the same when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamprm.config.resolve import to_plain
+from dreamprm.errors import UserError
+from dreamprm.metrics import PhaseName
+from dreamprm.progress import say
+from dreamprm.trainer.checkpoint import (
+    Checkpoint,
+    NotFiniteError,
+    latest_checkpoint,
+    load_latest,
+    require_finite,
+    save_checkpoint,
+)
+from dreamprm.trainer.fingerprint import changed_data, data_digests
+from dreamprm.trainer.folder import changed_settings
+
+if TYPE_CHECKING:
+    from dreamprm.trainer.phase import Phase
+    from dreamprm.trainer.state import Run
+
+__all__ = ["checkpoint_run", "remember_data", "require_finite_run", "resume_run", "say_what_metrics_lack", "way_back"]
+
+
+def remember_data(run: Run) -> None:
+    """Take the digests of the run's data, which its checkpoints hold."""
+    sets = {"training": run.train, "meta": run.meta, "test": run.test, "cold-start": run.cold}
+    run.digests = data_digests(sets)
+
+
+def checkpoint_run(run: Run, num_metrics: int) -> None:
+    """Write a checkpoint of where the run stands; `num_metrics`: rows of metrics.jsonl so far.
+
+    Raises UserError, and keeps the checkpoints that are there, where the state is not finite.
+    """
+    about = {
+        "settings": to_plain(run.settings),
+        "data": run.digests,
+        "metrics": num_metrics,
+        "changes": run.changes,
+    }
+    folder, keep = run.folder / "checkpoints", run.settings.checkpoint.keep
+    try:
+        save_checkpoint(folder, run.update, run.state_dict(), keep=keep, about=about)
+    except NotFiniteError as error:
+        raise UserError(f"{error}. {way_back(run)}") from error
+
+
+def require_finite_run(run: Run) -> None:
+    """Raises UserError with the way out where a value of the run's state is not finite: nothing of it is published."""
+    try:
+        require_finite(run.state_dict(), f"after {run.update} updates the run's state")
+    except NotFiniteError as error:
+        raise UserError(f"{error}. {way_back(run)}") from error
+
+
+def way_back(run: Run) -> str:
+    """How to go on after a run has diverged, in one sentence."""
+    cold = run.update <= run.num_cold and run.num_cold > 0 and (run.phase is None or run.phase.name is PhaseName.COLD)
+    name, settings = ("cold", run.settings.cold) if cold else ("inner", run.settings.inner)
+    lower = f"{name}.optimizer.lr={settings.optimizer.lr / 10:.2g}"
+    last = latest_checkpoint(run.folder / "checkpoints")
+    if last is None:
+        return f"No checkpoint was written yet: start again with a lower rate ({lower}), or set {name}.clip_norm"
+    update = int(last.name.removeprefix("update-"))
+    return (
+        f"The checkpoint of update {update} is from before: go on from it with a lower rate "
+        f"(resume={run.folder} {lower}), or look at the examples"
+    )
+
+
+def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:
+    """Put the newest whole checkpoint's state back and return its update, or None where there is none.
+
+    enter_phase: builds the optimizers of the phase that `run.update` lies in.
+    Raises UserError where the data or the settings are not those of the checkpoint, naming what differs.
+    """
+    checkpoint = load_latest(run.folder / "checkpoints")
+    if checkpoint is None:
+        say(f"warning: {run.folder} holds no checkpoint: starting at update 0 again")
+        return None
+    _compare(run, checkpoint)
+    run.update = checkpoint.update
+    if run.update > run.num_updates:
+        raise UserError(
+            f"the checkpoint stands at update {run.update}, past the {run.num_updates} of the settings: "
+            f"set inner.updates to at least {run.update - run.num_cold}"
+        )
+    enter_phase(run)
+    try:
+        run.load_state_dict(checkpoint.tree)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{checkpoint.path} does not fit this run ({type(error).__name__}: {reason})") from error
+    return run.update
+
+
+def _compare(run: Run, checkpoint: Checkpoint) -> None:
+    about = checkpoint.about
+    differing = changed_data(about["data"], run.digests)
+    if differing:
+        raise UserError(
+            f"resume={run.folder}: the data are not those that the run was trained on ({differing} differ); put these "
+            "back, or start a new run"
+        )
+    changed = changed_settings(about["settings"], to_plain(run.settings))
+    run.changes = list(about["changes"])
+    if changed:
+        listed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
+        say(f"changed from update {checkpoint.update} on: {listed}")
+        run.changes.append({"update": checkpoint.update, "changed": {k: list(v) for k, v in changed.items()}})
+    run.num_metrics = int(about["metrics"])
+
+
+def say_what_metrics_lack(path: Path, found: int, expected: int) -> None:
+    """Warn where metrics.jsonl has fewer rows than when the checkpoint was written."""
+    if found < expected:
+        say(f"warning: {path} has {found} rows of the {expected} it had: the report will lack the others")

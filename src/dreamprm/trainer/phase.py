@@ -51,7 +51,8 @@ def inner_losses(run: Run, batch: Batch, logits: Tensor) -> Tensor:
     if bad:
         keys = ", ".join(batch.keys[place] for place in bad[:5]) + (" …" if len(bad) > 5 else "")
         raise UserError(
-            f"update {run.update}: the loss of {len(bad)} of {len(losses)} examples is not finite ({keys}). {way_back(run)}"
+            f"update {run.update}: the loss of {len(bad)} of {len(losses)} examples is not finite ({keys}). "
+            f"{way_back(run)}"
         )
     return losses
 

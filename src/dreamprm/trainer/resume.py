@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamprm.config.resolve import to_plain
+from dreamprm.data.fingerprint import changed_data, data_digests
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import say
@@ -18,7 +19,6 @@ from dreamprm.trainer.checkpoint import (
     require_finite,
     save_checkpoint,
 )
-from dreamprm.trainer.fingerprint import changed_data, data_digests
 from dreamprm.trainer.folder import changed_settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dreamprm.config import TrainConfig
-from dreamprm.runs.checkpoint import latest_checkpoint
+from dreamprm.run_files.checkpoint import latest_checkpoint
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]

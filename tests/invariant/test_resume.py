@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from dreamprm.config import ConfigError, TrainConfig
 from dreamprm.config.resolve import to_plain
 from dreamprm.metrics import read_metrics
-from dreamprm.runs.checkpoint import latest_checkpoint, load_checkpoint
-from dreamprm.runs.folder import resumed_settings
+from dreamprm.run_files.checkpoint import latest_checkpoint, load_checkpoint
+from dreamprm.run_files.folder import resumed_settings
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]

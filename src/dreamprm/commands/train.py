@@ -20,7 +20,7 @@ def main(arguments: list[str], program: str) -> None:
 
 
 def _run(config: DictConfig, overrides: list[str]) -> None:
-    from dreamprm.runs.folder import resumed_settings
+    from dreamprm.run_files.folder import resumed_settings
 
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.

@@ -11,7 +11,7 @@ from dreamprm.data.fingerprint import changed_data, data_digests
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import say
-from dreamprm.runs.checkpoint import (
+from dreamprm.run_files.checkpoint import (
     Checkpoint,
     NotFiniteError,
     latest_checkpoint,
@@ -19,7 +19,7 @@ from dreamprm.runs.checkpoint import (
     require_finite,
     save_checkpoint,
 )
-from dreamprm.runs.folder import changed_settings
+from dreamprm.run_files.folder import changed_settings
 
 if TYPE_CHECKING:
     from dreamprm.trainer.phase import Phase

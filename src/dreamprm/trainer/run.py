@@ -21,7 +21,7 @@ from dreamprm.plan.planner import Plan, plan_run
 from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
-from dreamprm.runs.folder import refuse_many_processes, run_folder, save_settings
+from dreamprm.run_files.folder import refuse_many_processes, run_folder, save_settings
 from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.interrupt import StopRequest

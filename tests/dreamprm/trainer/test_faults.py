@@ -15,7 +15,7 @@ import torch
 from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.metrics import read_metrics
-from dreamprm.runs.checkpoint import latest_checkpoint
+from dreamprm.run_files.checkpoint import latest_checkpoint
 from dreamprm.sources import load_data
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.interrupt import StopRequest
@@ -137,7 +137,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_settings: Settings) -
 
 def test_numbered_folders_where_none_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dreamprm.config import resolve_train
-    from dreamprm.runs.folder import fresh_folder
+    from dreamprm.run_files.folder import fresh_folder
 
     monkeypatch.chdir(tmp_path)
     settings = resolve_train(compose_config("train", ["+experiment=instance_net", "seed=4"]))

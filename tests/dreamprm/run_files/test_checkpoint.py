@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from dreamprm.runs.checkpoint import flatten, latest_checkpoint, load_checkpoint, save_checkpoint, unflatten
+from dreamprm.run_files.checkpoint import flatten, latest_checkpoint, load_checkpoint, save_checkpoint, unflatten
 
 
 def _same(one: object, two: object) -> bool:
@@ -79,7 +79,7 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch) -> N
     def full(*args: object, **kwargs: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("dreamprm.runs.checkpoint.save_file", full)
+    monkeypatch.setattr("dreamprm.run_files.checkpoint.save_file", full)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(tmp_path, 2, {"a": 2}, keep=1)
     latest = latest_checkpoint(tmp_path)

@@ -25,7 +25,7 @@ from dreamprm.config.resolve import differences, resolve_train, to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError, UserError, fault_of_machine
 from dreamprm.files import write_atomically, write_new
-from dreamprm.runs.checkpoint import load_latest
+from dreamprm.run_files.checkpoint import load_latest
 
 __all__ = [
     "MAY_DIFFER",

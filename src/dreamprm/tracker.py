@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dreamprm.config.schema import TrackerConfig, TrackerKind
 from dreamprm.errors import UserError
+from dreamprm.setting import Settings, setting
 
-__all__ = ["Tracker", "open_tracker", "require_tracker"]
+__all__ = ["TRACKERS", "Tracker", "TrackerSettings", "open_tracker", "require_tracker"]
 
 
 class Tracker(Protocol):
@@ -18,37 +20,13 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-def require_tracker(settings: TrackerConfig) -> None:
-    """Raises UserError when the tracker's package is not installed, with the command that installs it."""
-    if settings.kind is TrackerKind.none:
-        return
-    package = settings.kind.name
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"tracker={package} needs the package {package}, which is not installed: "
-            f"pip install 'dreamprm[{package}]', or tracker=none"
-        ) from error
-
-
-def open_tracker(settings: TrackerConfig, run_dir: Path, name: str, config: dict[str, Any]) -> Tracker | None:
-    """The tracker of the settings, None for `kind: none`."""
-    require_tracker(settings)
-    if settings.kind is TrackerKind.none:
-        return None
-    if settings.kind is TrackerKind.tensorboard:
-        return TensorBoardTracker(run_dir / "tensorboard")
-    return WandbLikeTracker(settings.kind.name, settings.project, name, run_dir, config)
-
-
 class TensorBoardTracker:
-    """Writes event files below `folder`: `tensorboard --logdir runs` shows every run."""
+    """Writes event files into `tensorboard` of the run's folder: `tensorboard --logdir runs` shows every run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, settings: TrackerSettings, folder: Path, name: str, config: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, update: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
@@ -59,15 +37,52 @@ class TensorBoardTracker:
 
 
 class WandbLikeTracker:
-    """`init`, `log(numbers, step=update)`, `finish` of the module that `package` names."""
+    """`init`, `log(numbers, step=update)`, `finish` of the module that the kind names."""
 
-    def __init__(self, package: str, project: str, name: str, run_dir: Path, config: dict[str, Any]) -> None:
-        self._module = importlib.import_module(package)
-        extra = {"dir": str(run_dir)} if package == "wandb" else {}
-        self._module.init(project=project, name=name, config=config, **extra)
+    def __init__(self, settings: TrackerSettings, folder: Path, name: str, config: dict[str, Any]) -> None:
+        self._module = importlib.import_module(settings.kind)
+        extra = {"dir": str(folder)} if settings.kind == "wandb" else {}
+        self._module.init(project=settings.project, name=name, config=config, **extra)
 
     def log(self, update: int, numbers: dict[str, float]) -> None:
         self._module.log(numbers, step=update)
 
     def close(self) -> None:
         self._module.finish()
+
+
+TRACKERS: dict[str, Callable[..., Tracker] | None] = {
+    "none": None,
+    "tensorboard": TensorBoardTracker,
+    "trackio": WandbLikeTracker,
+    "wandb": WandbLikeTracker,
+}
+"""Kind, which is the package's name too -> (settings, folder of the run, its name, its configuration) to a tracker."""
+
+
+@dataclass
+class TrackerSettings(Settings):
+    """Where else the numbers go; metrics.jsonl is always written."""
+
+    kind: str = setting("none", "a package that shows the same numbers", words=TRACKERS)
+    project: str = setting("dreamprm", "the project of wandb or trackio")
+
+
+def require_tracker(settings: TrackerSettings) -> None:
+    """Raises UserError when the tracker's package is not installed, with the command that installs it."""
+    if TRACKERS[settings.kind] is None:
+        return
+    try:
+        importlib.import_module(settings.kind)
+    except ImportError as error:
+        raise UserError(
+            f"tracker={settings.kind} needs the package {settings.kind}, which is not installed: "
+            f"pip install 'dreamprm[{settings.kind}]', or tracker=none"
+        ) from error
+
+
+def open_tracker(settings: TrackerSettings, run_dir: Path, name: str, config: dict[str, Any]) -> Tracker | None:
+    """The tracker of the settings, None for `kind: none`."""
+    require_tracker(settings)
+    make = TRACKERS[settings.kind]
+    return None if make is None else make(settings, run_dir, name, config)

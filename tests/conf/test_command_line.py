@@ -20,7 +20,7 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("weigher.hiden=3", "weigher.hiden: no such setting; weigher allows kind, target, features, hidden"),
+        ("weigher.hiden=3", "weigher.hiden: no such setting; weigher allows kind, features, hidden"),
         ("+experiment=nope", "'experiment/nope'; options of 'experiment': clean_only domain_table"),
         ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
     ],

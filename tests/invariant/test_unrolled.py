@@ -58,7 +58,7 @@ def test_two_unrolled_updates_train_and_resume(tiny_settings: Settings) -> None:
 def test_a_weigher_that_sees_the_graph_has_another_gradient(tiny_settings: Settings) -> None:
     common = ("weigher=instance_net_paper", "hypergradient.unroll=2", "outer.every=2", "inner.updates=4")
     cut = train(tiny_settings(*common, run="cut"))
-    attached = train(tiny_settings(*common, "weigher.detach=false", run="attached"))
+    attached = train(tiny_settings(*common, "hypergradient.detach=false", run="attached"))
     assert cut is not None
     assert attached is not None
     first, second = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm.commands.settings import StageData
-from dreamprm.config.kinds import OnBadRow
 from dreamprm.data.record import Image, Record
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.files import write_atomically
@@ -30,17 +29,14 @@ def read_records(data: StageData) -> list[Record]:
     """The records of a stage's input. Raises UserError where they cannot be read."""
     path = needed(data.path, "data.path", "a file that a reader knows, or world/test for the embedded world")
     try:
-        if path.startswith("world/"):
+        if str(path).startswith("world/"):
             from dreamprm.world import load
 
             records = load(path.removeprefix("world/"))
             return records[: data.limit]
         from dreamprm.data.readers import open_records
 
-        side_file = f"{path}.bad_rows.jsonl" if data.on_bad_row is OnBadRow.quarantine else None
-        stream = open_records(
-            path, data.format, images=data.images, on_bad_row=data.on_bad_row.name, quarantine=side_file
-        )
+        stream = open_records(**data.reading())
         return [stream[row] for row in range(min(len(stream), data.limit or len(stream)))]
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

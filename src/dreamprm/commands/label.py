@@ -18,11 +18,12 @@ __all__ = ["label", "main"]
 def label(settings: LabelStage) -> Path:
     """Write the records of the data again, each step labelled with its share of right completions."""
     from dreamprm.commands.files import read_records, write_records
+    from dreamprm.config.build import build_policy
     from dreamprm.policy import monte_carlo
-    from dreamprm.policy.answers import load_policy, same_answer
+    from dreamprm.policy.answers import same_answer
 
     records = read_records(settings.data)
-    policy = load_policy(settings.policy, settings.device)
+    policy = build_policy(settings.policy, settings.device)
     with Reporter("label", sum(max(0, len(record.steps) - 1) for record in records) * settings.num) as report:
         policy.progress = lambda done, total: report.update(done, {})
         counts = monte_carlo(policy, records, same_answer, settings.num, seed=settings.seed)

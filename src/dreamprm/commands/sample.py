@@ -18,11 +18,12 @@ __all__ = ["main", "sample"]
 def sample(settings: SampleStage) -> Path:
     """Write `num` candidates per question of the data as records; those with a reference are judged by it."""
     from dreamprm.commands.files import read_records, write_records
+    from dreamprm.config.build import build_policy
     from dreamprm.policy import Prefix
-    from dreamprm.policy.answers import answer_of, load_policy, same_answer, steps_of
+    from dreamprm.policy.answers import answer_of, same_answer, steps_of
 
     questions = list({record.group: record for record in read_records(settings.data)}.values())
-    policy = load_policy(settings.policy, settings.device)
+    policy = build_policy(settings.policy, settings.device)
     prefixes = [Prefix(record.question, record.images) for record in questions]
     with Reporter("sample", len(questions) * settings.num) as report:
         policy.progress = lambda done, total: report.update(done, {})

@@ -18,9 +18,9 @@ def score(settings: ScoreStage) -> Path:
     """Write the records of the data again with a score per step (`extra.step_scores`)."""
     import torch
 
+    from dreamprm.choices import Precision
     from dreamprm.commands.files import needed, read_records, write_records
     from dreamprm.config.build import build_device
-    from dreamprm.config.schema import Precision
     from dreamprm.errors import UserError
     from dreamprm.prm import PRM
 

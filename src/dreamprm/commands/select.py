@@ -6,15 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from dreamprm.choices import Voting
 from dreamprm.commands.settings import SelectStage
 from dreamprm.config.launch import launch
 from dreamprm.config.resolve import to_settings
-from dreamprm.errors import ConfigError
 from dreamprm.progress import say
 
 __all__ = ["main", "select"]
-
-_METHODS = ("prm", "weighted_vote", "self_consistency")
 
 
 def select(settings: SelectStage) -> Path:
@@ -22,21 +20,19 @@ def select(settings: SelectStage) -> Path:
     from dreamprm.commands.files import needed, read_scores, write_lines
     from dreamprm.selection import highest, majority, weighted_vote
 
-    if settings.method not in _METHODS:
-        raise ConfigError(f"method must be one of {', '.join(_METHODS)}, is {settings.method!r}")
     records, step_scores = read_scores(needed(settings.scores, "scores", "a file that dreamprm score wrote"))
     members: dict[str, list[int]] = {}
     for row, record in enumerate(records):
         members.setdefault(record.group, []).append(row)
-    scored = _chain_scores(step_scores, settings.aggregate.name)
+    scored = _chain_scores(step_scores, settings.aggregate)
     lines = []
     for group, rows in members.items():
         scores, votes = [scored[row][0] for row in rows], [scored[row][1] for row in rows]
         answers = [records[row].answer for row in rows]
-        if settings.method == "prm":
+        if settings.method is Voting.prm:
             index = highest(scores)
         else:
-            index = majority(answers) if settings.method == "self_consistency" else weighted_vote(answers, votes)
+            index = majority(answers) if settings.method is Voting.self_consistency else weighted_vote(answers, votes)
         chosen = records[rows[index]]
         lines.append(
             {

@@ -1,41 +1,24 @@
-"""The one place where settings become objects. Only classes under our own allow-list of prefixes are ever built."""
+"""Settings become objects: device, PRM, weigher, Lookahead."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from dreamprm.config.kinds import DomainTable, InstanceNet, InstanceTable, OptimizerSettings, WeigherSettings
-from dreamprm.config.schema import Device, Head, HypergradientConfig, ModelConfig, Precision, Quantize, Vision
+from dreamprm import weigher
+from dreamprm.choices import Device, Precision, Quantize, Side, Vision
+from dreamprm.config.schema import HypergradientConfig, ModelConfig
 from dreamprm.errors import ConfigError, UserError
+from dreamprm.policy import Policy, PolicyConfig
+from dreamprm.progress import only_our_bars
 from dreamprm.sources import model_folder
-from dreamprm.weigher import Weigher
+from dreamprm.weigher import Weigher, WeigherSettings
 
-__all__ = ["ALLOWED", "build_device", "build_lookahead", "build_optimizer", "build_prm", "build_weigher", "locate"]
-
-ALLOWED = ("dreamprm.", "bilevel.", "torch.optim.", "bitsandbytes.optim.")
-"""Prefixes of what a `target` may name; nothing else is imported because a configuration says so."""
-
-
-def locate(target: str) -> Any:
-    """The class or function that a dotted name means.
-
-    Raises ConfigError for a name outside `ALLOWED`, and for one that does not exist or whose package is missing.
-    """
-    if not target.startswith(ALLOWED):
-        raise ConfigError(f"target={target!r}: only names below {', '.join(ALLOWED)} are built")
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"target={target!r} cannot be found: {error}") from error
+__all__ = ["build_device", "build_lookahead", "build_policy", "build_prm", "build_weigher"]
 
 
 def build_device(device: Device) -> torch.device:
@@ -46,40 +29,12 @@ def build_device(device: Device) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of the settings; every field but `kind` and `target` is an argument of its class."""
-    given = _fields(settings)
-    if "betas" in given:
-        given["betas"] = tuple(given["betas"])
-    try:
-        return locate(settings.target)(list(parameters), **given)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"optimizer {settings.kind}: {error}") from error
-
-
 def build_weigher(settings: WeigherSettings, *, num_examples: int, num_domains: int) -> Weigher:
     """The weigher of the settings, for that many training examples and domains."""
-    given = _fields(settings)
-    if isinstance(settings, DomainTable):
-        given["num_domains"] = num_domains
-    elif isinstance(settings, InstanceTable):
-        given["num_examples"] = num_examples
-    elif isinstance(settings, InstanceNet):
-        given |= {"num_domains": num_domains, "features": settings.features.name}
-        del given["detach"]  # the trainer cuts the features, not the net
     try:
-        return locate(settings.target)(**given)
+        return weigher.build_weigher(settings, num_examples=num_examples, num_domains=num_domains)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"weigher {settings.kind}: {error}") from error
-
-
-def _fields(settings: Any) -> dict[str, Any]:
-    """Every field but `kind` and `target`, by name."""
-    return {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name not in ("kind", "target")
-    }
 
 
 def build_lookahead(
@@ -88,14 +43,8 @@ def build_lookahead(
     """`bilevel.Lookahead` around the live inner optimizer. Raises ConfigError for what it does not support."""
     from bilevel import Lookahead
 
-    return Lookahead(
-        prm,
-        optimizer,
-        product=settings.product.value,
-        clip_norm=clip_norm,
-        adam=settings.adam.value,
-        check=settings.check.value,
-    )
+    words: dict[str, Any] = {name: getattr(settings, name) for name in ("product", "adam", "check")}  # checked as set
+    return Lookahead(prm, optimizer, clip_norm=clip_norm, **words)
 
 
 def build_prm(settings: ModelConfig, precision: Precision, device: torch.device) -> Any:
@@ -113,7 +62,7 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
         options["quantization_config"] = _quantization(settings.quantize)
     prompt = {name: getattr(settings, name) for name in ("question", "separator") if getattr(settings, name)}
     if settings.layout is not None:
-        prompt["layout"] = settings.layout.name
+        prompt["layout"] = settings.layout
     if prompt:
         options["prompt"] = Prompt(**prompt)
     try:
@@ -121,7 +70,7 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
             options |= _dropout(path, settings.dropout)
         prm = PRM.from_pretrained(
             path,
-            head=None if settings.head is Head.auto else settings.head.name,
+            head=settings.head,
             collation=_collation(settings),
             dtype=torch.bfloat16 if precision is Precision.pure_bf16 else torch.float32,
             **options,
@@ -141,13 +90,13 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     if settings.lora.rank:
         _add_lora(prm, settings)
     elif settings.quantize is not Quantize.none:
-        raise ConfigError(f"model.quantize={settings.quantize.name} freezes the base: set model.lora.rank too")
+        raise ConfigError(f"model.quantize={settings.quantize} freezes the base: set model.lora.rank too")
     if settings.vision is not Vision.trained:
         _freeze_vision(prm, settings)
     return prm.to(device)
 
 
-def _model_path(settings: ModelConfig) -> str:
+def _model_path(settings: ModelConfig | PolicyConfig) -> str:
     if (own := model_folder(settings.path)) is not None:
         return str(own)
     kind, _, inside = settings.path.partition(":")
@@ -157,7 +106,9 @@ def _model_path(settings: ModelConfig) -> str:
     # Found, never imported: no code of the package runs.
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"model.path={settings.path}: there is no package {package}. It needs {settings.needs}")
+        raise UserError(
+            f"model.path={settings.path}: there is no package {package}. It needs {getattr(settings, 'needs', package)}"
+        )
     return str(Path(next(iter(found.submodule_search_locations))) / folder)
 
 
@@ -175,8 +126,8 @@ def _collation(settings: ModelConfig) -> dict[str, Any] | None:
         for name in ("max_length", "max_image_side")
         if getattr(settings, name) is not None
     }
-    if settings.padding_side != "right":
-        given["padding_side"] = settings.padding_side
+    if settings.padding_side is not Side.right:
+        given["padding_side"] = settings.padding_side.value
     if settings.max_tiles is not None:
         given["images_kwargs"] = {"crop_to_patches": True, "max_patches": settings.max_tiles}
     return given or None
@@ -195,7 +146,7 @@ def _freeze_vision(prm: Any, settings: ModelConfig) -> None:
     try:
         prm.freeze_vision(cache=cache, megabytes=settings.vision_megabytes, folder=settings.features)
     except ValueError as error:
-        raise ConfigError(f"model.vision={settings.vision.name}: {error}") from error
+        raise ConfigError(f"model.vision={settings.vision}: {error}") from error
 
 
 def _add_lora(prm: Any, settings: ModelConfig) -> None:
@@ -209,3 +160,29 @@ def _add_lora(prm: Any, settings: ModelConfig) -> None:
     if settings.vision is not Vision.trained:
         adapters.exclude_modules = rf"(.*\.)?({'|'.join(TOWER_NAMES)})\..*"
     prm.model = get_peft_model(prm.model, adapters)
+
+
+def build_policy(settings: PolicyConfig, device: Device) -> Any:
+    """A `dreamprm.policy.Policy`. Raises UserError, one line, where the model is not there."""
+    from transformers import AutoModelForImageTextToText
+
+    from dreamprm.prm import load_processor
+
+    only_our_bars()
+    path = _model_path(settings)
+    try:
+        model: Any = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False)
+        processor = load_processor(path)
+        return Policy(
+            model.eval().to(build_device(device)),
+            processor,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            system=settings.system,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "" if Path(path).exists() else "; without network, set policy.path to a local folder"
+        raise UserError(f"policy.path={settings.path} cannot be loaded: {reason}{hint}") from error

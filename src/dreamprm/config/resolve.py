@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
+import operator
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
@@ -10,11 +11,31 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dreamprm.config.kinds import KINDS
+from dreamprm.choices import near_miss
+from dreamprm.config.optimizers import OPTIMIZERS, OptimizerSettings
+from dreamprm.config.schedule import SCHEDULES, Schedule
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError
+from dreamprm.sources.source_settings import DATA_KINDS, META_KINDS
+from dreamprm.weigher import WEIGHERS
 
-__all__ = ["differences", "resolve_train", "to_plain", "to_settings"]
+__all__ = ["PLACES", "differences", "resolve_train", "to_plain", "to_settings"]
+
+_SHARED = (OptimizerSettings, Schedule)
+_ANYWHERE = {kind: settings for kind, (settings, _) in OPTIMIZERS.items() if kind != "row_adam"}
+
+PLACES: dict[str, Mapping[str, type[Any]]] = {
+    "data": DATA_KINDS,
+    "meta": META_KINDS,
+    "weigher": {kind: settings for kind, (settings, _) in WEIGHERS.items()},
+    "cold.optimizer": _ANYWHERE,
+    "inner.optimizer": _ANYWHERE,
+    "outer.optimizer": {kind: settings for kind, (settings, _) in OPTIMIZERS.items()},
+    "cold.schedule": SCHEDULES,
+    "inner.schedule": SCHEDULES,
+    "outer.schedule": SCHEDULES,
+}
+"""Place in the configuration -> kind -> settings."""
 
 T = TypeVar("T")
 
@@ -26,15 +47,30 @@ def resolve_train(composed: DictConfig | Mapping[str, Any]) -> TrainConfig:
     """
     config = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
     schema = OmegaConf.structured(TrainConfig)
-    for place, kinds in KINDS.items():
-        group = OmegaConf.select(config, place)
-        kind = None if group is None else group.get("kind")
+    default = TrainConfig()
+    for place, kinds in PLACES.items():
+        kind = OmegaConf.select(config, f"{place}.kind")
         if kind is None:
             continue
         if kind not in kinds:
-            raise ConfigError(f"{place}.kind: {kind!r} is none of {', '.join(sorted(kinds))}{_hint(str(kind), kinds)}")
-        OmegaConf.update(schema, place, OmegaConf.structured(kinds[kind]), merge=False)
+            allowed = ", ".join(sorted(kinds))
+            raise ConfigError(f"{place}.kind: {kind!r} is none of {allowed}{near_miss(str(kind), kinds)}")
+        OmegaConf.update(schema, place, OmegaConf.structured(_of_kind(default, place, kinds[kind])), merge=False)
     return to_settings(config, schema)
+
+
+def _of_kind(default: TrainConfig, place: str, kind: type[Any]) -> Any:
+    """The settings of one kind at its place in the configuration.
+
+    What all kinds of a group share (an optimizer's lr, a schedule's warm-up) has the place's default, whatever the
+    kind; the rest has the kind's own.
+    """
+    here = operator.attrgetter(place)(default)
+    if type(here) is kind:
+        return here
+    group = next((shared for shared in _SHARED if isinstance(here, shared) and issubclass(kind, shared)), None)
+    names = [] if group is None else [item.name for item in dataclasses.fields(group) if item.name != "kind"]
+    return kind(**{name: getattr(here, name) for name in names})
 
 
 def to_settings(config: DictConfig, schema: DictConfig | type[T]) -> T:
@@ -73,18 +109,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "")
     return found
 
 
-def _hint(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def _check_names(config: DictConfig, schema: DictConfig, place: str) -> None:
     names = [str(name) for name in schema]
     for name in config:
         here = f"{place}.{name}" if place else str(name)
         if name not in schema:
             where = f"{place} allows" if place else "allowed are"
-            raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{_hint(str(name), names)}")
+            raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{near_miss(str(name), names)}")
         if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
             continue
         child, expected = config[name], schema[name]

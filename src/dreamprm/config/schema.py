@@ -1,339 +1,194 @@
-"""The settings of a training run, as dataclasses: every name, type and default that a configuration may set.
+"""The settings of a training run: every name, type and default that a configuration may set, once.
 
-Groups of which there are several kinds (a weigher is a table or a net) have one dataclass per kind in `kinds.py`.
+`TrainConfig()` is the default experiment, `+experiment=instance_net`. Settings of a room stand in that room (weighers,
+optimizers, schedules, sources, trackers); a group that comes in several kinds is chosen by its `kind`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
+from typing import get_args
 
-from dreamprm.config.kinds import (
-    SGD,
-    Adam,
-    AdamW,
-    Constant,
-    DataSettings,
-    InstanceNet,
-    InstanceTable,
-    OptimizerSettings,
-    RowAdam,
-    ScheduleSettings,
-    WeigherSettings,
-    WorldData,
-    WorldMeta,
-)
+from bilevel.lookahead.lookahead import Product
+from dreamprm.choices import Device, HeadKind, Layout, Precision, Quantize, Side, Vision
+from dreamprm.config.optimizers import SGD, Adam, AdamW, OptimizerSettings, RowAdamSettings
+from dreamprm.config.schedule import Cosine, Schedule
+from dreamprm.data.file_data import DataSettings, FileData
 from dreamprm.evaluate.figures import FigureSettings
+from dreamprm.loss import INNER_LOSSES, OUTER_LOSSES
+from dreamprm.prm.aggregation import AGGREGATIONS
+from dreamprm.setting import Settings, setting
+from dreamprm.sources.source_settings import WorldData, WorldMeta
+from dreamprm.tracker import TrackerSettings
+from dreamprm.weigher.instance_net import InstanceNetSettings
+from dreamprm.weigher.instance_table import InstanceTableSettings
+from dreamprm.weigher.weigher import WeigherSettings
 
 __all__ = [
-    "AdamDerivative",
-    "Aggregate",
-    "Check",
     "CheckpointConfig",
     "ColdConfig",
-    "Device",
     "EvaluateConfig",
-    "Head",
     "HypergradientConfig",
     "InnerConfig",
-    "Layout",
     "LoraConfig",
-    "Loss",
     "ModelConfig",
     "OuterConfig",
-    "OuterLoss",
-    "Precision",
-    "Product",
-    "Quantize",
-    "TrackerConfig",
-    "TrackerKind",
     "TrainConfig",
-    "Vision",
 ]
 
-
-class Device(Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(Enum):
-    """`bf16` is autocast over parameters in fp32; `pure_bf16` keeps the parameters in bf16, as published."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    pure_bf16 = "pure_bf16"
-
-
-class Head(Enum):
-    """How the model is read at a step; see `dreamprm.prm.HeadKind`. `auto`: as the folder says, else generative."""
-
-    auto = "auto"
-    generative = "generative"
-    vocabulary = "vocabulary"
-    linear = "linear"
-    token_classification = "token_classification"
-
-
-class Layout(Enum):
-    """Where the verdict on a step stands; see `dreamprm.prm.Layout`."""
-
-    turns = "turns"
-    chat_separator = "chat_separator"
-    separator = "separator"
-
-
-class Quantize(Enum):
-    none = "none"
-    int8 = "int8"
-    nf4 = "nf4"
-
-
-class Vision(Enum):
-    """The vision tower (Qwen-VL's with its merger): `trained`; `frozen`, which keeps adapters out of it too; `cached`:
-    frozen, and computed once per image."""
-
-    trained = "trained"
-    frozen = "frozen"
-    cached = "cached"
-
-
-class Loss(Enum):
-    cross_entropy = "cross_entropy"
-    mse = "mse"
-
-
-class Aggregate(Enum):
-    mean = "mean"
-    min = "min"
-    max = "max"
-    last = "last"
-    product = "product"
-    log_mean = "log_mean"
-    log_odds_sum = "log_odds_sum"
-    log_odds_mean = "log_odds_mean"
-
-
-class OuterLoss(Enum):
-    """`mse`: (A(step scores) - r)², as the papers say; the others: see `dreamprm.loss.OuterLoss`."""
-
-    mse = "mse"
-    cross_entropy = "cross_entropy"
-    steps = "steps"
-    dreamprm15_code = "dreamprm15_code"
-    contrast = "contrast"
-
-
-class Product(Enum):
-    """See `bilevel.Lookahead`; `darts` is the finite difference of the published code, to compare with."""
-
-    ghost = "ghost"
-    jvp = "jvp"
-    fd = "fd"
-    unroll = "unroll"
-    darts = "darts"
-
-
-class AdamDerivative(Enum):
-    """`exact`, or with Adam's second moment held fixed."""
-
-    exact = "exact"
-    frozen = "frozen"
-
-
-class Check(Enum):
-    """The comparison with plain autograd at the first update: stop below .99, only log, or leave it out."""
-
-    stop = "raise"
-    log = "log"
-    off = "off"
-
-
-class TrackerKind(Enum):
-    none = "none"
-    tensorboard = "tensorboard"
-    trackio = "trackio"
-    wandb = "wandb"
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0, is {value}")
-
-
-def _not_negative(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and value < 0:
-            raise ValueError(f"{name} must not be negative, is {value}")
+_BATCH = "chains of a micro-batch"
+_ACCUMULATE = "micro-batches of an update"
+_CLIP = "largest norm of the gradient; null: no clipping"
 
 
 @dataclass
-class LoraConfig:
-    """Low-rank adapters by peft; rank 0 trains the parameters themselves."""
+class LoraConfig(Settings):
+    """Low-rank adapters by peft."""
 
-    rank: int = 0
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: str = "all-linear"
-
-    def __post_init__(self) -> None:
-        _not_negative(self, "rank", "dropout")
+    rank: int = setting(0, "rank; 0 trains the parameters themselves", least=0)
+    alpha: int = setting(16, "scale: adapters are multiplied by alpha / rank", least=1)
+    dropout: float = setting(0.0, "dropout before the adapters", least=0, below=1)
+    targets: str = setting("all-linear", "which layers: all-linear, or names with commas between")
 
 
 @dataclass
-class ModelConfig:
-    """The PRM. `path`: `world` for the shipped tiny InternVL; `package:NAME/FOLDER` for a folder inside an installed
-    package; else a folder or a hub name.
+class ModelConfig(Settings):
+    """The PRM's model."""
 
-    `freeze_layers`: that many lower layers of a text model, and its embeddings, stay as they are; what they give is
-    computed once per chain.
-    `vision`: what becomes of the vision tower; `vision_megabytes`: how much of a cached one's output may lie in memory.
-    `features`: the folder that keeps the output of frozen layers and of a cached tower between runs too.
-    `leave_out_longer`: chains above `max_length` are left out, in training and in evaluation, instead of an error.
-    `dropout`: sets every dropout probability of the model; null leaves them.
-    """
-
-    path: str = "world"
-    head: Head = Head.auto
-    needs: str = ""
-    layout: Layout | None = None
-    question: str | None = None
-    separator: str | None = None
-    quantize: Quantize = Quantize.none
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    vision: Vision = Vision.trained
-    vision_megabytes: int = 1024
-    freeze_layers: int = 0
-    features: str | None = None
-    dropout: float | None = None
-    gradient_checkpointing: bool = False
-    attention: str | None = None
-    max_tiles: int | None = None
-    max_image_side: int | None = None
-    max_length: int | None = None
-    leave_out_longer: bool = False
-    padding_side: str = "right"
-    cache: int = 0
-
-    def __post_init__(self) -> None:
-        _positive(self, "max_tiles", "max_image_side", "max_length", "vision_megabytes")
-        _not_negative(self, "cache", "freeze_layers", "dropout")
-        if self.padding_side not in ("left", "right"):
-            raise ValueError(f"padding_side must be left or right, is {self.padding_side!r}")
+    path: str = setting(
+        "world", "world: the shipped tiny InternVL; package:NAME/FOLDER of an installed package; a folder; a hub name"
+    )
+    head: HeadKind | None = setting(
+        HeadKind.generative, "how it is read at a step; null: as the folder says, else generative"
+    )
+    needs: str = setting("", "what to get where the model is not there, in one line")
+    layout: Layout | None = setting(None, "where the verdict on a step stands; null: as the folder says, else turns")
+    # Without headings, which cost the tiny model a fifth of its tokens.
+    question: str | None = setting(
+        "{question}\n{step}", "the first turn, with the fields {question} and {step}; null: the layout's own"
+    )
+    separator: str | None = setting(None, "what follows each step in the two separator layouts; null: a blank line")
+    quantize: Quantize = setting(Quantize.none, "how the frozen base is held; needs adapters")
+    lora: LoraConfig = setting(LoraConfig())
+    vision: Vision = setting(Vision.trained, "what becomes of the vision tower; cached: computed once per image")
+    vision_megabytes: int = setting(1024, "how much of a cached tower's output may lie in memory", least=1)
+    freeze_layers: int = setting(0, "lower layers of a text model that stay as they are, with its embeddings", least=0)
+    features: str | None = setting(None, "folder that keeps frozen layers' output between runs; null: in memory only")
+    dropout: float | None = setting(None, "every dropout probability of the model; null leaves them", least=0, below=1)
+    gradient_checkpointing: bool = setting(False, "compute activations anew in the backward pass: slower, less memory")
+    attention: str | None = setting(None, "attention kernel by transformers' name, e.g. sdpa")
+    max_tiles: int | None = setting(None, "most tiles of an image; null: the processor's own", least=1)
+    max_image_side: int | None = setting(None, "images are scaled down to that many pixels; null: not", least=1)
+    max_length: int | None = setting(None, "most tokens of a chain; null: the model's own", least=1)
+    leave_out_longer: bool = setting(False, "leave chains above max_length out instead of an error")
+    padding_side: Side = setting(Side.right, "where padding stands")
+    # The tiny model's images are of 32 pixels: encoded chains are small.
+    cache: int = setting(20000, "encoded chains kept in memory", least=0)
 
 
 @dataclass
-class ColdConfig:
+class ColdConfig(Settings):
     """The cold start: plain training on the +/- labels (and the world's dense targets) before any weight is learned."""
 
-    updates: int = 400
-    batch_size: int = 64
-    accumulate: int = 1
-    clip_norm: float | None = 1.0
-    dense_weight: float = 0.5
-    dense_batch_size: int = 64
-    num_examples: int | None = None
-    optimizer: OptimizerSettings = field(default_factory=AdamW)
-    schedule: ScheduleSettings = field(default_factory=Constant)
-
-    def __post_init__(self) -> None:
-        _positive(self, "batch_size", "accumulate", "clip_norm", "num_examples", "dense_batch_size")
-        _not_negative(self, "updates", "dense_weight")
+    updates: int = setting(240, "updates", least=0)
+    batch_size: int = setting(64, _BATCH, least=1)
+    accumulate: int = setting(1, _ACCUMULATE, least=1)
+    clip_norm: float | None = setting(1.0, _CLIP, above=0)
+    dense_weight: float = setting(0.5, "of the world's captions and solutions beside the +/- loss", least=0)
+    dense_batch_size: int = setting(32, "captions and solutions of an update", least=1)
+    num_examples: int | None = setting(None, "chains of the cold start; null: all", least=1)
+    optimizer: OptimizerSettings = setting(AdamW(lr=1e-3))
+    schedule: Schedule = setting(Cosine())
 
 
 @dataclass
-class InnerConfig:
+class InnerConfig(Settings):
     """The inner problem: fit the PRM on weighted training chains. One update sees accumulate x batch_size chains."""
 
-    updates: int = 300
-    batch_size: int = 64
-    accumulate: int = 1
-    loss: Loss = Loss.cross_entropy
-    clip_norm: float | None = 1.0
-    optimizer: OptimizerSettings = field(default_factory=AdamW)
-    schedule: ScheduleSettings = field(default_factory=Constant)
-
-    def __post_init__(self) -> None:
-        _positive(self, "batch_size", "accumulate", "clip_norm")
-        _not_negative(self, "updates")
+    updates: int = setting(150, "updates", least=0)
+    batch_size: int = setting(64, _BATCH, least=1)
+    accumulate: int = setting(1, _ACCUMULATE, least=1)
+    loss: str = setting("cross_entropy", "loss of a step against its label", words=INNER_LOSSES)
+    clip_norm: float | None = setting(1.0, _CLIP, above=0)
+    optimizer: OptimizerSettings = setting(AdamW(lr=1e-4))
+    # Slow at first: mislabelled chains have the largest losses, and would turn the PRM round before they are found.
+    schedule: Schedule = setting(Cosine(warmup=0.25))
 
 
 @dataclass
-class OuterConfig:
-    """The outer problem: choose the weigher so that the updated PRM judges the meta set well, every `every` updates.
+class OuterConfig(Settings):
+    """The outer problem: choose the weigher so that the updated PRM judges the meta set well.
 
     One outer update sees accumulate x batch_size meta chains; its loss is the mean of the micro-batches' losses.
-
-    `begin`: inner updates before the first outer one. Adam's first steps are signs, whose derivative is a matter of the
-    smallest gradients: with one chain a batch in bf16 these are rounding noise.
     """
 
-    batch_size: int = 128
-    accumulate: int = 1
-    every: int = 1
-    begin: int = 1
-    aggregate: Aggregate = Aggregate.mean
-    loss: OuterLoss = OuterLoss.mse
-    clip_norm: float | None = 1.0
-    max_not_finite: int = 20
-    optimizer: OptimizerSettings = field(default_factory=Adam)
-    schedule: ScheduleSettings = field(default_factory=Constant)
-
-    def __post_init__(self) -> None:
-        _positive(self, "batch_size", "accumulate", "every", "clip_norm", "max_not_finite")
-        _not_negative(self, "begin")
-
-
-@dataclass
-class HypergradientConfig:
-    """How the derivative of the outer loss by the weights is computed; see docs of `bilevel.Lookahead`."""
-
-    product: Product = Product.ghost
-    adam: AdamDerivative = AdamDerivative.exact
-    unroll: int = 1
-    check: Check = Check.stop
-
-    def __post_init__(self) -> None:
-        _positive(self, "unroll")
+    batch_size: int = setting(64, _BATCH, least=1)
+    accumulate: int = setting(1, _ACCUMULATE, least=1)
+    every: int = setting(1, "one outer update every so many inner updates", least=1)
+    # Adam's first steps are signs, whose derivative is a matter of the smallest gradients: with one chain a batch in
+    # bf16 these are rounding noise.
+    begin: int = setting(4, "inner updates before the first outer one", least=0)
+    aggregate: str = setting("log_odds_mean", "how step scores become a chain's score", words=AGGREGATIONS)
+    # How far right and wrong chains lie apart, whether the PRM is sure or not. The papers' mse says little of a good
+    # PRM: only chains that it is unsure of have a gradient, and an overconfident PRM gains by whatever makes it less
+    # sure.
+    loss: str = setting("contrast", "loss of a chain's score against its outcome; mse: the papers'", words=OUTER_LOSSES)
+    # Far below the usual norm of 1e-3: hypergradients keep their direction only. Their size changes a hundredfold with
+    # the inner moments, and Adam on the outer level would remember the largest for hundreds of updates.
+    clip_norm: float | None = setting(1e-4, "largest norm of the hypergradient; null: no clipping", above=0)
+    max_not_finite: int = setting(20, "outer updates in a row that may be left out as not finite", least=1)
+    optimizer: OptimizerSettings = setting(Adam(lr=3e-2))
+    # Full steps on the first, faint hypergradients would send the net off in a direction that it needs twenty updates
+    # to leave; and the outer rate ends with the inner one, where hypergradients shrink.
+    schedule: Schedule = setting(Cosine(warmup=0.15))
 
 
 @dataclass
-class CheckpointConfig:
-    """`every` 0 writes one at the end (and on Ctrl-C) only."""
+class HypergradientConfig(Settings):
+    """How the derivative of the outer loss by the weights is computed; see `bilevel.Lookahead`."""
 
-    every: int = 100
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        _not_negative(self, "every")
-        _positive(self, "keep")
+    product: str = setting(
+        "ghost", "ghost, jvp, unroll: exact; fd: a finite difference; darts: as published", words=get_args(Product)
+    )
+    adam: str = setting("exact", "frozen: with Adam's moments held fixed", words=("exact", "frozen"))
+    unroll: int = setting(1, "inner updates that an outer one looks back over; above 1 the functional engine", least=1)
+    detach: bool = setting(
+        True, "false: the PRM can lower its loss by lowering its weights, as the published code lets it"
+    )
+    check: str = setting(
+        "raise", "comparison with plain autograd: stop, only log, or leave it out", words=("raise", "log", "off")
+    )
 
 
 @dataclass
-class EvaluateConfig:
-    """The evaluation after training. `num_questions` null takes all."""
+class CheckpointConfig(Settings):
+    """What a run can go on from."""
 
-    aggregate: Aggregate = Aggregate.mean
-    batch_size: int = 64
-    num_candidates: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    num_questions: int | None = None
-    num_resamples: int = 1000
-    threshold: float = 0.5
-    seed: int = 0
+    every: int = setting(100, "updates between two; 0: one at the end (and on Ctrl-C) only", least=0)
+    keep: int = setting(2, "how many of the last are kept", least=1)
+
+
+@dataclass
+class EvaluateConfig(Settings):
+    """What a PRM is worth: best-of-N and step-level figures."""
+
+    aggregate: str = setting(FigureSettings.aggregate, "how step scores become a chain's score", words=AGGREGATIONS)
+    batch_size: int = setting(64, "chains scored at once", least=1)
+    num_candidates: list[int] = setting(list(FigureSettings.num_candidates), "the N of best-of-N", least=1)
+    num_questions: int | None = setting(None, "only that many questions; null: all", least=1)
+    num_resamples: int = setting(FigureSettings.num_resamples, "resamples of an interval", least=1)
+    threshold: float = setting(FigureSettings.threshold, "below it a step is called wrong", least=0, most=1)
+    seed: int = setting(FigureSettings.seed, "of the resamples", least=0)
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "num_questions", "num_resamples")
-        if not self.num_candidates or min(self.num_candidates) < 1:
-            raise ValueError(f"num_candidates must be a list of numbers from 1 on, is {self.num_candidates}")
+        super().__post_init__()
+        if not self.num_candidates:
+            raise ValueError("num_candidates must be a list of numbers from 1 on, is []")
 
     def figures(self) -> FigureSettings:
         """What `dreamprm.evaluate.figures` takes of these."""
         return FigureSettings(
-            aggregate=self.aggregate.name,
+            aggregate=self.aggregate,
             num_candidates=tuple(self.num_candidates),
             num_resamples=self.num_resamples,
             threshold=self.threshold,
@@ -342,55 +197,44 @@ class EvaluateConfig:
 
 
 @dataclass
-class TrackerConfig:
-    """metrics.jsonl is always written; a tracker shows the same numbers elsewhere too."""
+class TrainConfig(Settings):
+    """One run: cold start, bilevel training, evaluation, report."""
 
-    kind: TrackerKind = TrackerKind.none
-    project: str = "dreamprm"
-
-
-@dataclass
-class TrainConfig:
-    """One run: `python -m src.train +experiment=instance_net`. `plan`: only say what it needs of memory.
-
-    `show_prompts`: only print that many training chains as the model reads them.
-    """
-
-    name: str = "instance_net"
-    description: str = ""
-    seed: int = 0
-    run_dir: str | None = None
-    resume: str | None = None
-    device: Device = Device.auto
-    precision: Precision = Precision.fp32
-    threads: int | None = None
-    stop_at: int | None = None
-    plan: bool = False
-    show_prompts: int = 0
-    log_every: int = 1
-    data: DataSettings = field(default_factory=WorldData)
-    meta: DataSettings = field(default_factory=WorldMeta)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    weigher: WeigherSettings = field(default_factory=InstanceNet)
-    hypergradient: HypergradientConfig = field(default_factory=HypergradientConfig)
-    cold: ColdConfig = field(default_factory=ColdConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    outer: OuterConfig = field(default_factory=OuterConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    name: str = setting("instance_net", "name of the run")
+    description: str = setting("instance net with label-aware features, on the embedded world", "shown in the report")
+    seed: int = setting(0, "of everything that is drawn", least=0)
+    run_dir: str | None = setting(None, "the run's folder; null: runs/NAME/seedSEED, with a number where that is taken")
+    resume: str | None = setting(None, "the folder of a run to go on with")
+    device: Device = setting(Device.auto, "auto: a GPU where there is one")
+    precision: Precision = setting(Precision.fp32, "bf16: autocast over fp32 parameters; pure_bf16: as published")
+    threads: int | None = setting(None, "threads of the CPU; null: one per core", least=1)
+    stop_at: int | None = setting(None, "stop after this update with a checkpoint, as Ctrl-C does", least=1)
+    plan: bool = setting(False, "only say what the run needs of memory")
+    show_prompts: int = setting(0, "only print that many training chains as the model reads them", least=0)
+    log_every: int = setting(1, "updates between two rows of metrics.jsonl", least=1)
+    data: DataSettings = setting(WorldData())
+    meta: DataSettings = setting(WorldMeta())
+    test: FileData = setting(FileData())
+    model: ModelConfig = setting(ModelConfig())
+    weigher: WeigherSettings = setting(InstanceNetSettings())
+    hypergradient: HypergradientConfig = setting(HypergradientConfig())
+    cold: ColdConfig = setting(ColdConfig())
+    inner: InnerConfig = setting(InnerConfig())
+    outer: OuterConfig = setting(OuterConfig())
+    checkpoint: CheckpointConfig = setting(CheckpointConfig())
+    evaluate: EvaluateConfig = setting(EvaluateConfig())
+    tracker: TrackerSettings = setting(TrackerSettings())
 
     def __post_init__(self) -> None:
-        _positive(self, "threads", "stop_at", "log_every")
-        _not_negative(self, "show_prompts")
+        super().__post_init__()
         _check_rows(self.weigher, self.outer.optimizer)
 
 
 def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
     """A sparse table is put back into its bounds on the batch's rows only, so nothing may move the others."""
-    if not (isinstance(weigher, InstanceTable) and weigher.sparse):
+    if not (isinstance(weigher, InstanceTableSettings) and weigher.sparse):
         return
-    moves_batch_only = isinstance(optimizer, RowAdam) or (
+    moves_batch_only = isinstance(optimizer, RowAdamSettings) or (
         isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
     )
     if not moves_batch_only:

@@ -129,9 +129,9 @@ def _marks(run: Run, rows: Sequence[int], records: Sequence[Record], inner: bool
     with _Watch(run.prm) as watch, _sizes_alone(run), run.autocast():
         logits = run.prm(batch)
         if inner:
-            loss = example_losses(logits, batch, run.settings.inner.loss.name).sum()
+            loss = example_losses(logits, batch, run.settings.inner.loss).sum()
         else:
-            loss = outer_loss(logits, batch, outer.aggregate.name, outer.loss.name)
+            loss = outer_loss(logits, batch, outer.aggregate, outer.loss)
     del loss, logits
     return watch.marks()
 

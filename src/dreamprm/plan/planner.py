@@ -30,8 +30,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dreamprm.config.kinds import OptimizerSettings
-from dreamprm.config.schema import Check, Precision, Product
+from dreamprm.choices import Precision
+from dreamprm.config.optimizers import OptimizerSettings
 from dreamprm.errors import UserError
 from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
 from dreamprm.trainer.state import Run
@@ -159,8 +159,8 @@ def plan_run(run: Run) -> Plan:
     if is_unrolled(settings):
         raise UserError(
             "plan=true follows one inner update with weigher inputs that are cut from the PRM: it does not know the "
-            "memory of hypergradient.unroll > 1 and of weigher.detach=false; plan with hypergradient.unroll=1 and "
-            "weigher.detach=true for a lower bound"
+            "memory of hypergradient.unroll > 1 and of hypergradient.detach=false; plan with hypergradient.unroll=1 "
+            "and hypergradient.detach=true for a lower bound"
         )
     trainable = list(run.trainable().values())
     weighing = sum(num_bytes([value]) for value in run.weigher.parameters())
@@ -174,7 +174,7 @@ def plan_run(run: Run) -> Plan:
         gradients=gradients,
         optimizer=optimizer_bytes(settings.inner.optimizer, trainable),
         weigher=weighing * 2 + optimizer_bytes(settings.outer.optimizer, list(run.weigher.parameters())),
-        references=2 if learns and settings.hypergradient.check is not Check.off else 0,
+        references=2 if learns and settings.hypergradient.check != "off" else 0,
         # torch's multi-tensor steps, the default on a GPU, hold one more tensor of each parameter's size.
         step=gradients if run.device.type == "cuda" and settings.inner.optimizer.kind != "adamw8bit" else 0,
         product=_beside(run, trainable, gradients) if learns else 0,
@@ -204,13 +204,13 @@ def optimizer_bytes(settings: OptimizerSettings, parameters: Sequence[Tensor]) -
 
 
 def _recorded(
-    product: Product | None, moments: tuple[Moment, ...], inputs: Linear, gradients: int
+    product: str | None, moments: tuple[Moment, ...], inputs: Linear, gradients: int
 ) -> tuple[tuple[Moment, ...], Linear]:
     """The moments of the inner pass, and what it keeps from the forward pass on, as the product records it."""
-    if product is Product.ghost:
+    if product == "ghost":
         return moments, inputs
     plain = tuple(Moment(m.saved, m.saved, Linear(), m.gradients) for m in moments)
-    if product is not Product.unroll:
+    if product != "unroll":
         return plain, Linear()
     # Copies of the parameters, and a graph of the backward pass that is kept whole: three times the activations, as
     # measured on the embedded world's model.
@@ -224,8 +224,8 @@ def _beside(run: Run, trainable: Sequence[Tensor], gradients: int) -> int:
     intermediate results."""
     settings = run.settings.hypergradient
     largest = max((value.numel() for value in trainable), default=0)
-    copies = {Product.jvp: 1, Product.fd: 2, Product.darts: 1}.get(settings.product, 0)
+    copies = {"jvp": 1, "fd": 2, "darts": 1}.get(settings.product, 0)
     # The optimizer step's derivative has two such tensors in 32 bits, more where states are widened first; the check
     # has three in 64.
     plain = run.settings.inner.optimizer.kind != "adamw8bit" and run.settings.precision is not Precision.pure_bf16
-    return copies * gradients + largest * (8 if settings.check is Check.off and plain else 24)
+    return copies * gradients + largest * (8 if settings.check == "off" and plain else 24)

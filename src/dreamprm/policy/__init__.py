@@ -3,4 +3,5 @@
 from dreamprm.policy.monte_carlo import StepCounts as StepCounts
 from dreamprm.policy.monte_carlo import monte_carlo as monte_carlo
 from dreamprm.policy.sampling import Policy as Policy
+from dreamprm.policy.sampling import PolicyConfig as PolicyConfig
 from dreamprm.policy.sampling import Prefix as Prefix

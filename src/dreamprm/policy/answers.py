@@ -1,46 +1,11 @@
-"""The policy of a stage, and what it takes to judge its answers."""
+"""What it takes to judge a policy's answers."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from dreamprm.commands.settings import PolicyConfig
-from dreamprm.config.build import build_device
-from dreamprm.config.schema import Device
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
-from dreamprm.progress import only_our_bars
 
-__all__ = ["load_policy", "same_answer", "steps_of"]
-
-
-def load_policy(settings: PolicyConfig, device: Device) -> Any:
-    """A `dreamprm.policy.Policy`. Raises UserError, one line, where the model is not there."""
-    from transformers import AutoModelForImageTextToText
-
-    from dreamprm.policy import Policy
-    from dreamprm.prm import load_processor
-    from dreamprm.world import base_folder
-
-    only_our_bars()
-    path = str(base_folder()) if settings.path == "world" else settings.path
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False)
-        processor = load_processor(path)
-        return Policy(
-            model.eval().to(build_device(device)),
-            processor,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            system=settings.system,
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        hint = "" if Path(path).exists() else "; without network, set policy.path to a local folder"
-        raise UserError(f"policy.path={settings.path} cannot be loaded: {reason}{hint}") from error
+__all__ = ["answer_of", "same_answer", "steps_of"]
 
 
 def steps_of(response: str) -> tuple[str, ...]:

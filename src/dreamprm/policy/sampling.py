@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 
 from dreamprm.data.record import Image
+from dreamprm.setting import Settings, setting
 
-__all__ = ["Policy", "Prefix"]
+__all__ = ["Policy", "PolicyConfig", "Prefix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,18 @@ class Prefix:
     response: str = ""
 
 
+@dataclass
+class PolicyConfig(Settings):
+    """The model that writes chains."""
+
+    path: str = setting("world", "world: the shipped tiny InternVL; a folder; a hub name")
+    temperature: float = setting(1.0, "logits are divided by it; 0 takes the likeliest token", least=0, most=1000)
+    top_p: float = setting(1.0, "smallest set of tokens that holds this probability", above=0, most=1)
+    max_new_tokens: int = setting(512, "a response is cut there", least=1)
+    batch_size: int = setting(64, "responses sampled at once", least=1)
+    system: str | None = setting(None, "a system turn")
+
+
 @dataclass(slots=True)
 class Policy:
     """A model with its processor, and how to sample from it.
@@ -38,16 +52,16 @@ class Policy:
 
     model: Any
     processor: Any
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 512
-    batch_size: int = 64
-    system: str | None = None
+    temperature: float = PolicyConfig.temperature
+    top_p: float = PolicyConfig.top_p
+    max_new_tokens: int = PolicyConfig.max_new_tokens
+    batch_size: int = PolicyConfig.batch_size
+    system: str | None = PolicyConfig.system
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be 0 or more")
+        if not 0.0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; it must be a number of 0 or more")
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
         for name in ("max_new_tokens", "batch_size"):

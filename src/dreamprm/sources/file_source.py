@@ -49,6 +49,7 @@ class FileSource(Source):
 
     @property
     def _shares(self) -> tuple[float, float, float]:
+        # A meta or test set of its own holds nothing out.
         meta, test = (float(getattr(self.settings, name, 0.0)) for name in ("meta_share", "test_share"))
         return 1.0 - meta - test, meta, test
 
@@ -68,15 +69,7 @@ class FileSource(Source):
         settings: Any = self.settings
         if not settings.path:
             raise UserError(f"{self.place}.path is not set: {settings.needs}")
-        side_file = settings.quarantine or f"{settings.path}.bad_rows.jsonl"
-        stream = open_records(
-            settings.path,
-            settings.format,
-            images=settings.images,
-            on_bad_row=settings.on_bad_row.name,
-            quarantine=side_file if settings.on_bad_row.name == "quarantine" else None,
-            split=settings.split,
-        )
+        stream = open_records(**settings.reading())
         places = np.arange(len(stream))
         if settings.max_per_domain is not None:
             names = np.unique(stream.domain)

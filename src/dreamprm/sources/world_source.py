@@ -31,13 +31,13 @@ class WorldSource(Source):
         records = load(
             "train",
             seed=given.seed,
-            noise=given.noise.name,
+            noise=given.noise,
             flipped=given.flipped,
             num_chains=given.num_chains,
-            labels=given.labels.name,
+            labels=given.labels,
         )
         labelled = [record for record in records if any(label is not None for label in record.labels)]
-        if given.keep.name == "clean":
+        if given.keep == "clean":
             return [record for record in labelled if not record.truth["mislabelled"]]
         return labelled
 
@@ -49,7 +49,7 @@ class WorldSource(Source):
     def test(self) -> Sequence[Record]:
         from dreamprm.world import load
 
-        return load(self.settings.judged.name, seed=self.settings.seed)
+        return load(self.settings.judged, seed=self.settings.seed)
 
     def dense_loss(self, model_path: str, device: torch.device) -> DenseLoss | None:
         """The loss on captions and solutions; they are written in the tokens of the world's own model."""

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dreamprm.config.build import build_lookahead, build_optimizer
+from dreamprm.config.build import build_lookahead
+from dreamprm.config.optimizers import build_optimizer
+from dreamprm.config.schedule import set_lr
 from dreamprm.loss import outer_loss
 from dreamprm.metrics import PhaseName
 from dreamprm.trainer.phase import Made, inner_losses, pieces
-from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.weigher_update import WeigherUpdate
 from dreamprm.weigher import from_batch
@@ -104,4 +105,4 @@ class BilevelPhase:
         run, outer = self.run, self.run.settings.outer
         batch = run.batch(run.meta, rows)
         with run.autocast():
-            return outer_loss(run.prm(batch), batch, outer.aggregate.name, outer.loss.name)
+            return outer_loss(run.prm(batch), batch, outer.aggregate, outer.loss)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreamprm.config.build import build_optimizer
+from dreamprm.config.optimizers import build_optimizer
+from dreamprm.config.schedule import set_lr
 from dreamprm.metrics import PhaseName
 from dreamprm.trainer.phase import Made, clip, inner_losses, pieces
-from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
 
 __all__ = ["ColdPhase"]

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from dreamprm.config.kinds import PoolData
 from dreamprm.data.record import Record
 from dreamprm.evaluate import domain_rank_correlation, separation
 from dreamprm.evaluate.figures import figures, first_questions
@@ -22,6 +21,7 @@ from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import Reporter
 from dreamprm.sources import RunData, known_good
+from dreamprm.sources.source_settings import PoolData
 from dreamprm.trainer.baselines import compare_with_baselines, score_all
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import Features, from_batch
@@ -108,7 +108,7 @@ def _weigh(run: Run) -> list[dict[str, Any]]:
             batch = run.batch(run.train, range(start, min(start + size, len(run.train))))
             with run.autocast():
                 logits = run.prm(batch)
-            losses = example_losses(logits, batch, run.settings.inner.loss.name)
+            losses = example_losses(logits, batch, run.settings.inner.loss)
             seen.append(from_batch(batch, logits, losses))
             scores, each = logits.sigmoid().tolist(), losses.tolist()
             for place in range(len(each)):

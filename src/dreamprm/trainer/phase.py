@@ -46,7 +46,7 @@ class Phase(Protocol):
 
 def inner_losses(run: Run, batch: Batch, logits: Tensor) -> Tensor:
     """The loss of every example, (B,). Raises UserError naming the examples whose loss is not finite."""
-    losses = example_losses(logits, batch, run.settings.inner.loss.name)
+    losses = example_losses(logits, batch, run.settings.inner.loss)
     bad = (~losses.detach().isfinite()).nonzero().flatten().tolist()
     if bad:
         keys = ", ".join(batch.keys[place] for place in bad[:5]) + (" …" if len(bad) > 5 else "")

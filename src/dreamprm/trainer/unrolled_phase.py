@@ -1,8 +1,8 @@
 """Several inner updates and the exact derivative through all of them, by the functional engine.
 
 `bilevel.Lookahead` differentiates the one step that a live optimizer has just taken. Where the outer problem is to look
-further ahead (`hypergradient.unroll`), or the weigher's input is not cut from the PRM (`weigher.detach=false`), the
-updates are taken as pure functions instead and their result is put back into the live model and optimizer, whose
+further ahead (`hypergradient.unroll`), or the weigher's input is not cut from the PRM (`hypergradient.detach=false`),
+the updates are taken as pure functions instead and their result is put back into the live model and optimizer, whose
 trajectory is the same.
 """
 
@@ -17,15 +17,17 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bilevel import SGD, Adam, AdamW, Bilevel, State, Status, Unrolled, hypergradient
-from dreamprm.config.kinds import InstanceNet, InstanceTable
-from dreamprm.config.schema import Precision, TrainConfig
+from dreamprm.choices import Precision
+from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError
 from dreamprm.loss import example_losses, outer_loss
 from dreamprm.prm.collate import Batch
+from dreamprm.setting import arguments_of
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.phase import Made
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import from_batch
+from dreamprm.weigher.instance_table import InstanceTableSettings
 
 __all__ = ["UnrolledPhase", "check_unrolled", "is_unrolled"]
 
@@ -34,15 +36,14 @@ Tensors = dict[str, Tensor]
 
 def is_unrolled(settings: TrainConfig) -> bool:
     """Whether these settings need the functional engine."""
-    attached = isinstance(settings.weigher, InstanceNet) and not settings.weigher.detach
-    return settings.hypergradient.unroll > 1 or attached
+    return settings.hypergradient.unroll > 1 or not settings.hypergradient.detach
 
 
 def check_unrolled(settings: TrainConfig) -> None:
     """Raises ConfigError for combinations that the functional engine does not have, with the way out."""
     if not is_unrolled(settings):
         return
-    why = "hypergradient.unroll > 1" if settings.hypergradient.unroll > 1 else "weigher.detach=false"
+    why = "hypergradient.unroll > 1" if settings.hypergradient.unroll > 1 else "hypergradient.detach=false"
     if settings.hypergradient.unroll > settings.outer.every:
         raise ConfigError(
             f"hypergradient.unroll={settings.hypergradient.unroll} is more than outer.every={settings.outer.every}: "
@@ -53,10 +54,10 @@ def check_unrolled(settings: TrainConfig) -> None:
             f"{why} needs optimizer@inner.optimizer=adamw, adam or sgd, not {settings.inner.optimizer.kind}"
         )
     if settings.precision is not Precision.fp32:
-        raise ConfigError(f"{why} needs precision=fp32, not {settings.precision.name}")
+        raise ConfigError(f"{why} needs precision=fp32, not {settings.precision}")
     if settings.outer.accumulate > 1:
         raise ConfigError(f"{why} needs outer.accumulate=1, not {settings.outer.accumulate}; raise outer.batch_size")
-    if isinstance(settings.weigher, InstanceTable) and settings.weigher.sparse:
+    if isinstance(settings.weigher, InstanceTableSettings) and settings.weigher.sparse:
         raise ConfigError(f"{why} needs weigher.sparse=false and optimizer@outer.optimizer=adam")
 
 
@@ -140,11 +141,11 @@ class UnrolledPhase(BilevelPhase):
 
 
 def _inner(run: Run, seen: list[tuple[Tensor, Tensor]]) -> Any:
-    detach = not isinstance(run.settings.weigher, InstanceNet) or run.settings.weigher.detach
+    detach = run.settings.hypergradient.detach
 
     def inner(params: Tensors, hyper: Tensors, batch: Batch) -> Tensor:
         logits = functional_call(run.prm, params, (batch,))
-        losses = example_losses(logits, batch, run.settings.inner.loss.name)
+        losses = example_losses(logits, batch, run.settings.inner.loss)
         weights = functional_call(run.weigher, hyper, (from_batch(batch, logits, losses, detach=detach),))
         seen.append((_plain(losses), _plain(weights)))
         return (losses * weights).sum() / len(losses)
@@ -156,7 +157,7 @@ def _outer(run: Run) -> Any:
     outer = run.settings.outer
 
     def loss(params: Tensors, hyper: Tensors, batch: Batch) -> Tensor:
-        return outer_loss(functional_call(run.prm, params, (batch,)), batch, outer.aggregate.name, outer.loss.name)
+        return outer_loss(functional_call(run.prm, params, (batch,)), batch, outer.aggregate, outer.loss)
 
     return loss
 
@@ -169,9 +170,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def _functional(settings: TrainConfig, lr: float) -> SGD | Adam:
-    given = {
-        name: value for name, value in vars(settings.inner.optimizer).items() if name not in ("kind", "target", "lr")
-    }
+    given = arguments_of(settings.inner.optimizer, "lr")
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     return {"sgd": SGD, "adam": Adam, "adamw": AdamW}[settings.inner.optimizer.kind](lr=lr, **given)

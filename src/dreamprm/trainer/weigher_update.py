@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from bilevel import Status
-from dreamprm.config.build import build_optimizer
+from dreamprm.config.optimizers import build_optimizer
+from dreamprm.config.schedule import set_lr
 from dreamprm.errors import UserError
 from dreamprm.trainer.phase import clip
-from dreamprm.trainer.schedule import set_lr
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import project
 

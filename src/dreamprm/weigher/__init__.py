@@ -1,5 +1,7 @@
 """Weighers: what makes a data weight for every training example."""
 
+from dreamprm.weigher.building import WEIGHERS as WEIGHERS
+from dreamprm.weigher.building import build_weigher as build_weigher
 from dreamprm.weigher.domain_table import DomainTable as DomainTable
 from dreamprm.weigher.features import Features as Features
 from dreamprm.weigher.features import from_batch as from_batch
@@ -11,4 +13,5 @@ from dreamprm.weigher.saving import load as load
 from dreamprm.weigher.saving import save as save
 from dreamprm.weigher.uniform import Uniform as Uniform
 from dreamprm.weigher.weigher import Weigher as Weigher
+from dreamprm.weigher.weigher import WeigherSettings as WeigherSettings
 from dreamprm.weigher.weigher import project as project

@@ -6,6 +6,7 @@ Shapes: B examples, D domains.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,16 +14,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreamprm.choices import one_of
+from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
-from dreamprm.weigher.weigher import Weigher
+from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
-__all__ = ["DomainTable"]
+__all__ = ["DomainTable", "DomainTableSettings"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
     "exp": torch.exp,
     "sigmoid": torch.sigmoid,
 }
+
+
+@dataclass
+class DomainTableSettings(WeigherSettings):
+    """One weight per domain: a(raw) / mean(a(raw))."""
+
+    kind: str = "domain_table"
+    activation: str = setting("softplus", "a, which makes raw values positive", words=_ACTIVATIONS)
+    normalize: bool = setting(True, "whether the mean weight over the domains is kept at 1")
 
 
 class DomainTable(Weigher):
@@ -33,12 +45,16 @@ class DomainTable(Weigher):
     Raises ValueError for fewer than one domain, an unknown activation, and an example without a domain of the table.
     """
 
-    def __init__(self, num_domains: int, activation: str = "softplus", normalize: bool = True) -> None:
+    def __init__(
+        self,
+        num_domains: int,
+        activation: str = DomainTableSettings.activation,
+        normalize: bool = DomainTableSettings.normalize,
+    ) -> None:
         super().__init__()
         if num_domains < 1:
             raise ValueError(f"a domain table needs at least one domain, got {num_domains}")
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}; allowed are {', '.join(_ACTIVATIONS)}")
+        one_of(activation, _ACTIVATIONS, "activation")
         self.settings: dict[str, Any] = {
             "num_domains": num_domains,
             "activation": activation,

@@ -6,12 +6,14 @@ Shapes: B examples, S steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamprm.prm.collate import Batch
+if TYPE_CHECKING:
+    from dreamprm.prm.collate import Batch
 
 __all__ = ["Features", "from_batch"]
 

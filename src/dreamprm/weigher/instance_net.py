@@ -6,16 +6,19 @@ Shapes: B examples, S steps, F features, K hidden units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamprm.choices import NetInput, one_of
+from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
-from dreamprm.weigher.weigher import Weigher
+from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
-__all__ = ["InstanceNet"]
+__all__ = ["InstanceNet", "InstanceNetSettings"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
@@ -24,6 +27,23 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 _DOMAIN_WIDTH = 4
+
+
+@dataclass
+class InstanceNetSettings(WeigherSettings):
+    """A small net from each chain's scores, label and loss to its weight."""
+
+    kind: str = "instance_net"
+    features: NetInput = setting(NetInput.label_aware, "what it sees of a step")
+    hidden: int | None = setting(None, "hidden units; null: 32, for features=paper 10", least=1)
+    low: float = setting(0.0, "smallest weight")
+    high: float | None = setting(None, "largest weight; null: 2, for features=paper 1")
+    activation: str = setting("leaky_relu", "activation of the hidden units", words=_ACTIVATIONS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.high is not None and not self.low < self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
 
 
 class InstanceNet(Weigher):
@@ -47,19 +67,17 @@ class InstanceNet(Weigher):
     def __init__(
         self,
         num_domains: int = 0,
-        features: str = "label_aware",
-        hidden: int | None = None,
+        features: str = InstanceNetSettings.features,
+        hidden: int | None = InstanceNetSettings.hidden,
         *,
-        low: float = 0.0,
-        high: float | None = None,
-        activation: str = "leaky_relu",
+        low: float = InstanceNetSettings.low,
+        high: float | None = InstanceNetSettings.high,
+        activation: str = InstanceNetSettings.activation,
     ) -> None:
         super().__init__()
-        if features not in ("label_aware", "paper"):
-            raise ValueError(f"features is {features!r}; allowed are 'label_aware' and 'paper'")
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}; allowed are {', '.join(_ACTIVATIONS)}")
-        paper = features == "paper"
+        features = one_of(features, NetInput, "kind of features")
+        one_of(activation, _ACTIVATIONS, "activation")
+        paper = features == NetInput.paper
         hidden = (10 if paper else 32) if hidden is None else hidden
         high = (1.0 if paper else 2.0) if high is None else high
         if hidden < 1 or not low < high:
@@ -106,7 +124,7 @@ class InstanceNet(Weigher):
 
     def _inputs(self, features: Features) -> Float[Tensor, "B S F"]:
         probability = features.probability
-        if self.features == "paper":
+        if self.features == NetInput.paper:
             return torch.stack([probability, 1 - probability], -1)
         # Centred, and of order one: raw labels and losses as they were kept the net from learning at all.
         per_example = [features.log_loss, features.num_steps.float().log() / 2 - 0.5]

@@ -5,6 +5,7 @@ Shapes: B examples of a batch, N examples of the data set.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +13,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
-from dreamprm.weigher.weigher import Weigher
+from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
-__all__ = ["InstanceTable"]
+__all__ = ["InstanceTable", "InstanceTableSettings"]
+
+
+@dataclass
+class InstanceTableSettings(WeigherSettings):
+    """One weight per training example."""
+
+    kind: str = "instance_table"
+    start: float = setting(1.0, "weight before the first update")
+    low: float = setting(-1.0, "smallest weight; below 0 an example pushes the PRM away from its label")
+    high: float = setting(3.0, "largest weight")
+    sparse: bool = setting(True, "an update costs the batch, not the table; needs optimizer@outer.optimizer=row_adam")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.low <= self.start <= self.high:
+            raise ValueError(f"start={self.start} must lie between low={self.low} and high={self.high}")
 
 
 class InstanceTable(Weigher):
@@ -28,7 +46,12 @@ class InstanceTable(Weigher):
     """
 
     def __init__(
-        self, num_examples: int, start: float = 1.0, low: float = -1.0, high: float = 3.0, sparse: bool = True
+        self,
+        num_examples: int,
+        start: float = InstanceTableSettings.start,
+        low: float = InstanceTableSettings.low,
+        high: float = InstanceTableSettings.high,
+        sparse: bool = InstanceTableSettings.sparse,
     ) -> None:
         super().__init__()
         if num_examples < 1:

@@ -12,15 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dreamprm.weigher.domain_table import DomainTable
-from dreamprm.weigher.instance_net import InstanceNet
+from dreamprm.weigher.building import WEIGHERS
 from dreamprm.weigher.instance_table import InstanceTable
-from dreamprm.weigher.uniform import Uniform
 from dreamprm.weigher.weigher import Weigher
 
 __all__ = ["WeigherError", "load", "save"]
 
-_KINDS: dict[str, type[Weigher]] = {kind.__name__: kind for kind in (DomainTable, InstanceNet, InstanceTable, Uniform)}
 _KEYS = "keys"
 
 
@@ -32,8 +29,9 @@ def save(
     weigher: nn.Module, path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequence[str] | None = None
 ) -> None:
     """Writes a weigher. keys: the data set's keys by row (an instance table needs them); domains: by index."""
-    if type(weigher).__name__ not in _KINDS or not isinstance(weigher, Weigher):
-        raise WeigherError(f"{type(weigher).__name__} is not one of {', '.join(_KINDS)}")
+    kinds = _kinds()
+    if type(weigher) not in kinds.values() or not isinstance(weigher, Weigher):
+        raise WeigherError(f"{type(weigher).__name__} is not one of {', '.join(kinds)}")
     rows = len(weigher.table) if isinstance(weigher, InstanceTable) else None
     if rows is not None and (keys is None or len(keys) != rows):
         raise WeigherError(f"a table of {rows} examples needs their {rows} keys, got {len(keys or ())}")
@@ -44,7 +42,7 @@ def save(
         # As bytes in a tensor: ten million keys do not belong into the file's header.
         tensors[_KEYS] = torch.from_numpy(np.frombuffer("\n".join(keys).encode(), dtype=np.uint8).copy())
     metadata = {
-        "kind": type(weigher).__name__,
+        "kind": next(name for name, make in kinds.items() if make is type(weigher)),
         "settings": json.dumps(weigher.settings),
         "domains": json.dumps(list(domains) if domains is not None else None),
     }
@@ -56,7 +54,8 @@ def load(path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequen
     """The weigher of a file. Raises WeigherError where given keys or domains are not those it was saved with."""
     with safe_open(str(path), "pt") as file:
         metadata = file.metadata() or {}
-        if metadata.get("kind") not in _KINDS:
+        kinds = _kinds()
+        if metadata.get("kind") not in kinds:
             raise WeigherError(f"{path} holds no weigher of ours: its kind is {metadata.get('kind')!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     blob = tensors.pop(_KEYS, None)
@@ -65,9 +64,14 @@ def load(path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequen
     stored = json.loads(metadata["domains"])
     if domains is not None and stored is not None:
         _compare(path, "domain", stored, domains)
-    weigher = _KINDS[metadata["kind"]](**json.loads(metadata["settings"]))
+    weigher = kinds[metadata["kind"]](**json.loads(metadata["settings"]))
     weigher.load_state_dict({name.removeprefix("weigher."): value for name, value in tensors.items()})
     return weigher
+
+
+def _kinds() -> dict[str, type[Weigher]]:
+    """The name in a file -> class: that of the class, for a user's own its whole name, as in the configuration."""
+    return {name if ":" in name else make.__name__: make for name, (_, make) in WEIGHERS.items()}
 
 
 def _compare(path: str | Path, what: str, stored: Sequence[str], given: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamprm.weigher.features import Features
-from dreamprm.weigher.weigher import Weigher
+from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
-__all__ = ["Uniform"]
+__all__ = ["Uniform", "UniformSettings"]
+
+
+@dataclass
+class UniformSettings(WeigherSettings):
+    """Every weight is 1."""
+
+    kind: str = "uniform"
 
 
 class Uniform(Weigher):

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamprm.weigher.features import Features
+from dreamprm.setting import Settings
 
-__all__ = ["Weigher", "project"]
+if TYPE_CHECKING:
+    from dreamprm.weigher.features import Features
+
+__all__ = ["Weigher", "WeigherSettings", "project"]
+
+
+@dataclass
+class WeigherSettings(Settings):
+    """Every field but `kind` is an argument of the weigher's class."""
+
+    kind: str = ""
 
 
 class Weigher(nn.Module):

@@ -15,7 +15,6 @@ from dreamprm.commands.select import select
 from dreamprm.commands.settings import (
     EvaluateStage,
     LabelStage,
-    PolicyConfig,
     ReportStage,
     SampleStage,
     ScoreStage,
@@ -25,6 +24,7 @@ from dreamprm.commands.settings import (
 from dreamprm.config.launch import compose_config
 from dreamprm.config.resolve import to_settings
 from dreamprm.errors import ConfigError, UserError
+from dreamprm.policy import PolicyConfig
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
@@ -103,5 +103,5 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     file.write_text(json.dumps({"question": "1 + 1?", "steps": ["2"]}) + "\n")
     with pytest.raises(UserError, match="row 1: no score for each step"):
         select(SelectStage(scores=str(file)))
-    with pytest.raises(ConfigError, match="method must be one of prm, weighted_vote, self_consistency, is 'best'"):
-        select(SelectStage(scores=str(file), method="best"))
+    with pytest.raises(ConfigError, match=r"method: Invalid value 'best', expected one of \[prm, weighted_vote"):
+        to_settings(compose_config("select", ["method=best"]), SelectStage)

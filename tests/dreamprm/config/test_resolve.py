@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+
 import pytest
 
-from dreamprm.config import ConfigError, resolve_train
-from dreamprm.config.build import build_optimizer, build_weigher, locate
-from dreamprm.config.kinds import AdamW, InstanceTable, Uniform
+from dreamprm.config import ConfigError, TrainConfig, resolve_train
+from dreamprm.config.build import build_weigher
 from dreamprm.config.launch import compose_config
+from dreamprm.config.optimizers import SGD, AdamW
 from dreamprm.config.resolve import differences, to_plain
+from dreamprm.config.schedule import StepDecay
+from dreamprm.config.schema import EvaluateConfig, InnerConfig
+from dreamprm.data.file_data import FileData
+from dreamprm.policy import PolicyConfig
+from dreamprm.weigher.domain_table import DomainTableSettings
+from dreamprm.weigher.instance_table import InstanceTableSettings
 
 
 @pytest.mark.parametrize(
@@ -16,11 +26,11 @@ from dreamprm.config.resolve import differences, to_plain
     [
         ("weigher.hiden=3", r"weigher\.hiden: .* did you mean hidden\?"),
         ("inner.optimizer.momentum=0.9", r"inner\.optimizer\.momentum: no such setting; inner\.optimizer allows kind"),
-        ("weigher.hidden=abc", r"weigher\.hidden: Value 'abc' .* Integer; the default is 32"),
+        ("weigher.hidden=abc", r"weigher\.hidden: Value 'abc' .* Integer"),
         ("weigher.kind=net", r"weigher\.kind: 'net' is none of domain_table, instance_net, instance_table, uniform"),
         ("model.head=gen", r"model\.head: .*generative"),
         ("outer.optimizer.lr=-1", r"outer\.optimizer: lr must be above 0, is -1"),
-        ("data.flipped=1.5", r"data: flipped is a probability in \[0, 1\], is 1.5"),
+        ("data.flipped=1.5", r"data: flipped must be at most 1, is 1.5"),
         ("outer=5", r"outer: is a group of settings \(batch_size, .*\), not 5"),
         ("weigher=foo", r"weigher/foo'; options of 'weigher': domain_table"),
         ("weigher=instance_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),
@@ -44,23 +54,41 @@ def test_an_override_of_a_default_that_no_file_lists_works() -> None:
     assert resolve_train(compose_config("train", ["outer.max_not_finite=3"])).outer.max_not_finite == 3
 
 
-@pytest.mark.parametrize("target", ["os.system", "torch.load", "builtins.eval", "dreamprmx.weigher.Uniform"])
-def test_only_our_own_prefixes_are_built(target: str) -> None:
-    with pytest.raises(ConfigError, match="only names below"):
-        locate(target)
-    with pytest.raises(ConfigError, match="only names below"):
-        build_weigher(Uniform(target=target), num_examples=1, num_domains=1)
+def test_the_default_settings_are_the_default_experiment() -> None:
+    assert resolve_train(compose_config("train", ["+experiment=instance_net"])) == TrainConfig()
+    assert resolve_train(compose_config("train")) == TrainConfig()
 
 
-def test_what_is_allowed_but_does_not_exist_says_so() -> None:
-    with pytest.raises(ConfigError, match="cannot be found"):
-        locate("dreamprm.weigher.Nothing")
+def test_what_all_kinds_share_is_the_places_own() -> None:
+    settings = resolve_train(compose_config("train", ["optimizer@inner.optimizer=sgd", "schedule@inner.schedule=step"]))
+    assert settings.inner.optimizer == SGD(lr=TrainConfig().inner.optimizer.lr)
+    assert settings.inner.schedule == StepDecay(warmup=TrainConfig().inner.schedule.warmup)
 
 
 def test_what_a_class_refuses_is_a_setting_error() -> None:
-    import torch
+    with pytest.raises(ConfigError, match="weigher domain_table: a domain table needs at least one domain"):
+        build_weigher(DomainTableSettings(), num_examples=2, num_domains=0)
 
-    with pytest.raises(ConfigError, match=r"weigher instance_table: start=9.0 must lie between"):
-        build_weigher(InstanceTable(start=9.0), num_examples=2, num_domains=1)
-    with pytest.raises(ConfigError, match="optimizer adamw: Invalid beta parameter"):
-        build_optimizer(AdamW(betas=[2.0, 0.9]), [torch.nn.Parameter(torch.ones(1))])
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdamW(betas=[2.0, 0.9]), "betas must be below 1, is 2.0"),
+        (lambda: AdamW(betas=[0.9]), "betas must be two numbers"),
+        (lambda: AdamW(lr=math.nan), "lr must be a number within"),
+        (lambda: AdamW(lr=1e38), "lr must be a number within"),
+        (lambda: SGD(nesterov=True, momentum=0.0), "nesterov=true needs momentum above 0"),
+        (lambda: InstanceTableSettings(start=9.0), "start=9.0 must lie between"),
+        (lambda: InnerConfig(batch_size=10**23), "batch_size must lie within ±2147483647, is 100000000000"),
+        (lambda: InnerConfig(loss="mes"), "'mes' is no loss; allowed are cross_entropy, mse; did you mean mse?"),
+        (lambda: TrainConfig(seed=-1), "seed must be at least 0, is -1"),
+        (lambda: EvaluateConfig(num_candidates=[1, 0]), "num_candidates must be at least 1, is 0"),
+        (lambda: PolicyConfig(temperature=math.nan), "temperature must be a number within"),
+        (lambda: FileData(limit=-5), "limit must be at least 1, is -5"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_when_the_settings_are_made(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()

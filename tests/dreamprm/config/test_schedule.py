@@ -7,8 +7,7 @@ import itertools
 import pytest
 import torch
 
-from dreamprm.config.kinds import Constant, Cosine, StepDecay
-from dreamprm.trainer.schedule import lr_factor
+from dreamprm.config.schedule import Constant, Cosine, StepDecay, lr_factor
 
 
 def _torch_factors(make, count: int) -> list[float]:

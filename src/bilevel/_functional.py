@@ -45,6 +45,12 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, vectors
 
 
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (n, n), descending singular values (n,) and Vᵀ (n, n) of a square matrix."""
+    left, values, right = torch.linalg.svd(matrix)
+    return left, values, right
+
+
 def solve(matrix: Tensor, rhs: Tensor) -> Tensor:
     """matrix⁻¹ rhs."""
     return torch.linalg.solve(matrix, rhs)

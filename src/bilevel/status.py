@@ -16,7 +16,7 @@ class Status(Enum):
         "negative curvature: the inner Hessian is not positive definite here; train the inner problem further, "
         "or raise the damping above the most negative eigenvalue"
     )
-    SINGULAR = "singular: the inner Hessian has no inverse here; regularise the inner loss or add damping"
+    SINGULAR = "singular: the system (the inner Hessian) has no inverse here; regularise the inner loss or add damping"
     DIVERGED = "diverged: the terms of the series grow; make scale smaller than 2 / the largest eigenvalue"
     NOT_FINITE = (
         "not finite: a loss or gradient is infinite or NaN; skip this update, and look at the outer loss, "

@@ -165,6 +165,24 @@ def test_direct_says_singular_and_gives_the_shortest_solution() -> None:
     torch.testing.assert_close(flat(solution.x), torch.linalg.pinv(matrix) @ flat(rhs), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("skew", [1.0, 1e-3, 1e-9, 0.0])
+def test_direct_solves_what_is_not_symmetric_as_it_is(skew: float) -> None:
+    matrix, rhs = system(POSITIVE)
+    draw = torch.Generator().manual_seed(1)
+    matrix = matrix + skew * torch.randn(12, 12, generator=draw, dtype=torch.float64)
+    solution = bilevel.Direct().solve(products(matrix), rhs)
+    expected = torch.linalg.solve(matrix, flat(rhs))
+    torch.testing.assert_close(flat(solution.x), expected, rtol=0, atol=1e-11)
+    true = torch.linalg.vector_norm(flat(rhs) - matrix @ flat(solution.x)) / torch.linalg.vector_norm(flat(rhs))
+    assert solution.residual == pytest.approx(true.item(), abs=1e-15)
+    assert solution.status is Status.CONVERGED
+    singular = torch.diag(torch.arange(12.0)).double()
+    singular[0, 1] = 3.0  # not symmetric, rank 11
+    solution = bilevel.Direct().solve(products(singular), rhs)
+    assert solution.status is Status.SINGULAR
+    torch.testing.assert_close(flat(solution.x), torch.linalg.pinv(singular) @ flat(rhs), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -1,8 +1,8 @@
 """MAML on sinusoids: learn the parameters from which few steps fit any sine.
 
-The hyperparameters are the initial parameters. Inner steps move an offset that starts at 0, so that the net is at
-initial + offset: the derivative with respect to the initial parameters is then an ordinary hypergradient, and vmap
-takes it for all tasks at once. The result is compared with a manual unroll by torch.autograd.
+The hyperparameters are the initial parameters: `Bilevel(start=…)` says so, and the derivative with respect to them is
+then an ordinary hypergradient, which vmap takes for all tasks at once. The result is compared with a manual unroll by
+torch.autograd.
 
     python examples/maml_sinusoid.py
 
@@ -27,8 +27,7 @@ def predict(params: Tensors, x: Tensor) -> Tensor:
     return hidden @ params["weight3"]  # (B, 1)
 
 
-def loss(offset: Tensors, initial: Tensors, batch: Batch) -> Tensor:
-    params = {name: tensor + offset[name] for name, tensor in initial.items()}
+def loss(params: Tensors, initial: Tensors, batch: Batch) -> Tensor:
     return ((predict(params, batch[0]) - batch[1]) ** 2).mean()
 
 
@@ -46,12 +45,11 @@ def tasks(num: int, num_examples: int, draw: torch.Generator) -> tuple[Batch, Ba
 
 def meta_gradient(initial: Tensors, support: Batch, query: Batch, rate: float, steps: int) -> tuple[Tensors, Tensor]:
     """The mean over tasks of the derivative of the query loss after the inner steps."""
-    problem = bilevel.Bilevel(inner=loss, outer=loss)
+    problem = bilevel.Bilevel(inner=loss, outer=loss, start=lambda initial: initial)
     method = bilevel.Unrolled(bilevel.SGD(lr=rate))
-    offset = {name: torch.zeros_like(tensor) for name, tensor in initial.items()}
 
     def of_one_task(support: Batch, query: Batch) -> tuple[Tensors, Tensor]:
-        result = bilevel.hypergradient(problem, offset, initial, [support] * steps, query, method=method)
+        result = bilevel.hypergradient(problem, None, initial, [support] * steps, query, method=method)
         return result.grad, result.outer_loss
 
     grads, losses = torch.func.vmap(of_one_task)(support, query)

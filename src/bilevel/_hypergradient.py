@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ._types import Tensors
 from .methods.method import Method
-from .problem import Bilevel, check_arguments
+from .problem import Bilevel, check_batches, check_tensors
 from .result import Result
 
 
 def hypergradient(
     problem: Bilevel,
-    params: Tensors,
+    params: Tensors | None,
     hyper: Tensors,
     inner_batches: Sequence[Any],
     outer_batch: Any,
@@ -31,7 +31,7 @@ def hypergradient(
 
     Args:
         problem: the two losses.
-        params: inner parameters θ to start from. Never changed.
+        params: inner parameters θ to start from; None where `problem.start` gives them. Never changed.
         hyper: hyperparameters φ, shaped as the gradient will be. Never changed.
         inner_batches: a sequence; K batches for K inner steps. Implicit methods average over it.
         outer_batch: what the outer loss is evaluated on.
@@ -47,16 +47,47 @@ def hypergradient(
     Raises:
         ValueError: an argument that cannot be right, or a combination that the method does not support.
     """
-    check_arguments(params, hyper, inner_batches)
+    check_tensors("hyper", hyper)
+    at = _starting_params(problem, params, hyper, method, state)
+    check_tensors("params", at)
+    check_batches(inner_batches)
     if isinstance(method, type) or not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"method={method!r} is no method; give an instance such as bilevel.OneStep(bilevel.SGD(lr=0.1))"
         )
-    keep = create_graph or _transformed(params) or _transformed(hyper)
+    _refuse_decayed_offset(at, hyper, method)
+    keep = create_graph or _transformed(at) or _transformed(hyper)
     # torch.func.grad works under no_grad; what no_grad drops is the graph of the whole computation, which
     # nn.Parameters among the arguments would otherwise keep alive: one graph per step.
     with nullcontext() if keep else torch.no_grad():
-        return method.run(problem, params, hyper, inner_batches, outer_batch, state)
+        return method.run(problem, at, hyper, inner_batches, outer_batch, state)
+
+
+def _starting_params(problem: Bilevel, params: Any, hyper: Tensors, method: Any, state: Any) -> Any:
+    if problem.start is None:
+        return params
+    if not getattr(method, "differentiates_start", False):
+        raise ValueError(
+            f"{type(method).__name__} takes no derivative by where the inner steps start, but Bilevel(start=…) learns "
+            "it; use OneStep, Unrolled, ForwardMode or Reptile"
+        )
+    if params is not None or state is not None:
+        raise ValueError("Bilevel(start=…) says where the inner steps start: pass params=None and state=None")
+    return problem.start(hyper)
+
+
+def _refuse_decayed_offset(params: Tensors, hyper: Tensors, method: Method) -> None:
+    """MAML by an offset that starts at 0: weight decay would shrink the offset, where torch shrinks the weights."""
+    decay = getattr(getattr(method, "optimizer", None), "weight_decay", 0.0)
+    alike = all(name in hyper and hyper[name].shape == tensor.shape for name, tensor in params.items())
+    if not alike or (isinstance(decay, int | float) and decay == 0):
+        return
+    if not any(bool(torch.func.debug_unwrap(tensor).any()) for tensor in params.values()):
+        raise ValueError(
+            "params are all 0 and named and shaped like hyper, as an offset from initial parameters is: weight_decay "
+            "would act on the offset, not on the weights. Learn the initial parameters by Bilevel(start=lambda hyper: "
+            "…) and params=None; if hyper holds something else, give it other names"
+        )
 
 
 def _transformed(tensors: Tensors) -> bool:

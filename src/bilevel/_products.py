@@ -11,6 +11,7 @@ twice, about twice the memory of a gradient.
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from . import _checks as checks
@@ -31,6 +32,20 @@ def check_product(owner: str, value: object) -> None:
 def gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
     """∂L/∂θ."""
     return grad(loss, 0)(params, hyper)
+
+
+def used_gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
+    """∂L/∂θ, without the parameters that L does not use: there torch's `.grad` is None, which is not a zero."""
+
+    def of_used(params: Tensors) -> tuple[Tensor, Tensors]:
+        value = loss(params, hyper)
+        found: tuple[Tensor | None, ...] = (None,) * len(params)
+        if value.requires_grad:
+            found = torch.autograd.grad(value, list(params.values()), create_graph=True, allow_unused=True)
+        # The gradients leave as the auxiliary output; the 0 in place of the loss costs no second pass.
+        return torch.zeros_like(value), {key: g for key, g in zip(params, found, strict=True) if g is not None}
+
+    return tree.like(grad(of_used, 0, has_aux=True)(params)[1], params)
 
 
 def gradients(loss: Scalar, params: Tensors, hyper: Tensors) -> tuple[Tensor, Tensors, Tensors]:

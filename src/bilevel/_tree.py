@@ -20,6 +20,11 @@ def add(left: Tensors, right: Tensors, scale: float | Tensor = 1.0) -> Tensors:
     return {name: tensor + scale * right[name] for name, tensor in left.items()}
 
 
+def filled(tensors: Tensors, pattern: Tensors) -> Tensors:
+    """`tensors`, with 0 for every name that only `pattern` has, in its order."""
+    return {name: tensors[name] if name in tensors else torch.zeros_like(like) for name, like in pattern.items()}
+
+
 def scale(tensors: Tensors, factor: float | Tensor) -> Tensors:
     """factor * tensors."""
     return {name: factor * tensor for name, tensor in tensors.items()}

@@ -45,5 +45,9 @@ def net() -> Net:
         "weights": 0.5 + torch.rand(12, generator=draw, dtype=torch.float64),
         "lr": torch.tensor(0.05, dtype=torch.float64),
         "decay": torch.tensor([0.1, 0.0, 0.2], dtype=torch.float64),
+        **{
+            name: torch.tensor(value, dtype=torch.float64)
+            for name, value in (("momentum", 0.8), ("dampening", 0.2), ("beta2", 0.9), ("eps", 0.01))
+        },
     }
     return Net(bilevel.Bilevel(inner, outer), params, hyper, batches, (normal(8, 3), normal(8, 2), rows[:8]))

@@ -298,3 +298,64 @@ def test_a_state_of_another_optimizer_is_refused(net: Any) -> None:
             method=bilevel.OneStep(bilevel.Adam(lr=0.1)),
             state=momentum.init(net.params),
         )
+
+
+def test_a_start_is_refused_where_nothing_is_differentiated_by_it(net: Any) -> None:
+    problem = bilevel.Bilevel(net.problem.inner, net.problem.outer, lambda hyper: net.params)
+    rest = (net.hyper, net.inner_batches[:2], net.outer_batch)
+    for name in ("implicit", "finite_difference", "sama", "soba", "f2sa", "bome"):
+        with pytest.raises(ValueError, match="use OneStep, Unrolled, ForwardMode or Reptile"):
+            bilevel.hypergradient(problem, None, *rest, method=METHODS[name])
+    with pytest.raises(ValueError, match="pass params=None"):
+        bilevel.hypergradient(problem, net.params, *rest, method=METHODS["unrolled"])
+    with pytest.raises(ValueError, match=r"truncate=1\) cuts off"):
+        bilevel.hypergradient(problem, None, *rest, method=bilevel.Unrolled(SGD, truncate=1))
+    with pytest.raises(ValueError, match="say which they are"):
+        bilevel.hypergradient(net.problem, net.params, *rest, method=bilevel.Reptile(SGD))
+
+
+def test_weight_decay_on_an_offset_is_refused(net: Any) -> None:
+    """An offset from learned initial parameters is what would decay, where torch decays the parameters."""
+
+    def shifted(loss: Any) -> Any:
+        return lambda params, hyper, batch: loss({n: hyper[n] + params[n] for n in params}, net.hyper, batch)
+
+    problem = bilevel.Bilevel(shifted(net.problem.inner), shifted(net.problem.outer))
+    offset = {name: torch.zeros_like(tensor) for name, tensor in net.params.items()}
+    rest = (net.params, net.inner_batches[:2], net.outer_batch)
+    for optimizer in (bilevel.SGD(lr=0.1, weight_decay=0.1), bilevel.AdamW(lr=0.1)):
+        with pytest.raises(ValueError, match="weight_decay would act on the offset"):
+            bilevel.hypergradient(problem, offset, *rest, method=bilevel.Unrolled(optimizer))
+    assert bilevel.hypergradient(problem, offset, *rest, method=bilevel.Unrolled(SGD)).status.ok
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_norms_running_statistics_are_refused_with_the_way_out(name: str) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    x = torch.randn(5, 3)
+
+    def loss(params: dict[str, torch.Tensor], hyper: dict[str, torch.Tensor], batch: None) -> torch.Tensor:
+        return hyper["w"] * torch.func.functional_call(model, params, (x,)).square().mean()
+
+    params, hyper = dict(model.named_parameters()), {"w": torch.tensor(1.0)}
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    arguments = (bilevel.Bilevel(loss, loss), params, hyper, [None], None)
+    with pytest.raises(ValueError, match="replace_all_batch_norm_modules_"):
+        bilevel.hypergradient(*arguments, method=METHODS[name])
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    torch.func.replace_all_batch_norm_modules_(model)
+    result = bilevel.hypergradient(*arguments, method=METHODS[name])
+    assert result.outer_loss.isfinite()
+
+
+@pytest.mark.parametrize("solver", [bilevel.CG(), bilevel.Neumann(), bilevel.Nystrom(), bilevel.Direct()])
+def test_implicit_under_vmap_names_the_way_out(solver: bilevel.Solver) -> None:
+    known = testing.quadratic()
+
+    def grad(x: torch.Tensor) -> torch.Tensor:
+        arguments = (known.problem, known.params, {"x": x}, [known.inner_batch], known.outer_batch)
+        return bilevel.hypergradient(*arguments, method=bilevel.Implicit(solver)).grad["x"]
+
+    with pytest.raises(ValueError, match=r"under vmap.*loop over the batch"):
+        torch.func.vmap(grad)(torch.ones(3, 4, dtype=torch.float64))

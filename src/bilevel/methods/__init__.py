@@ -5,6 +5,7 @@ from .forward_mode import ForwardMode as ForwardMode
 from .implicit import Implicit as Implicit
 from .method import Method as Method
 from .one_step import OneStep as OneStep
+from .reptile import Reptile as Reptile
 from .sama import SAMA as SAMA
 from .soba import SOBA as SOBA
 from .unrolled import Unrolled as Unrolled

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import gradient, gradients, hyper_gradient
+from .._products import gradients, hyper_gradient, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_optimizer
@@ -61,7 +61,7 @@ class FiniteDifference:
         step = InnerStep(self.optimizer, self.clip_norm)
         state = starting_state("FiniteDifference", self.optimizer, params, state)
         loss = Replayed(problem.inner_at(one_batch("FiniteDifference", inner_batches)))
-        grads = gradient(loss, params, hyper)
+        grads = used_gradient(loss, params, hyper)
         new_params, new_state = step.forward(params, grads, state, hyper)
         value, by_params, total = gradients(problem.outer_at(outer_batch), new_params, hyper)
         adjoint = step.adjoint(params, grads, state, hyper, (by_params, None))

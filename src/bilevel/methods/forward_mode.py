@@ -1,15 +1,15 @@
 """Forward mode over the inner steps, for few hyperparameters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 
 from .. import _checks as checks
 from .. import _tree as tree
 from .._functional import jvp, split, vmap
-from .._products import gradient, gradients
+from .._products import gradients, used_gradient
 from .._randomness import restore, states
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_optimizer
@@ -47,6 +47,8 @@ class ForwardMode:
     clip_norm: float | None = None
     chunk_size: int | None = None
 
+    differentiates_start: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_optimizer("ForwardMode", self.optimizer)
         checks.clip_norm("ForwardMode", self.clip_norm)
@@ -64,7 +66,7 @@ class ForwardMode:
         """Take the steps with their tangents."""
         step = InnerStep(self.optimizer, self.clip_norm)
         state = starting_state("ForwardMode", self.optimizer, params, state)
-        chunks = [_start(params, state, basis) for basis in _basis(hyper, self.chunk_size)]
+        chunks = [_start(problem, params, hyper, state, basis) for basis in _basis(hyper, self.chunk_size)]
         for batch in inner_batches:
             params, state, chunks = _step(problem, step, params, state, hyper, chunks, batch)
         value, by_params, by_hyper = gradients(problem.outer_at(outer_batch), params, hyper)
@@ -81,13 +83,21 @@ def _basis(hyper: Tensors, chunk_size: int | None) -> list[Tensors]:
     return [vmap(tree.unflattener(hyper))(rows) for rows in split(eye, chunk_size or vector.numel())]
 
 
-def _start(params: Tensors, state: State, basis: Tensors) -> _Tangents:
+def _start(problem: Bilevel, params: Tensors, hyper: Tensors, state: State, basis: Tensors) -> _Tangents:
     num = next(iter(basis.values())).shape[0]
 
     def zeros(tensors: Tensors) -> Tensors:
         return {name: tensor.new_zeros((num, *tensor.shape)) for name, tensor in tensors.items()}
 
-    return zeros(params), {name: zeros(moment) for name, moment in state.moments.items()}, basis
+    tangents = zeros(params)
+    start = problem.start
+    if start is not None:
+
+        def along(direction: Tensors) -> Tensors:
+            return jvp(start, (hyper,), (direction,))[1]
+
+        tangents = tree.like(vmap(along)(basis), params)
+    return tangents, {name: zeros(moment) for name, moment in state.moments.items()}, basis
 
 
 def _step(
@@ -99,10 +109,12 @@ def _step(
     chunks: list[_Tangents],
     batch: Any,
 ) -> tuple[Tensors, State, list[_Tangents]]:
-    loss = problem.inner_at(batch)
+    loss, skipped = problem.inner_at(batch), state.skipped
 
     def forward(params: Tensors, moments: _Moments, hyper: Tensors) -> tuple[Tensors, _Moments]:
-        new, after = step.forward(params, gradient(loss, params, hyper), State(state.step, moments), hyper)
+        nonlocal skipped
+        new, after = step.forward(params, used_gradient(loss, params, hyper), replace(state, moments=moments), hyper)
+        skipped = after.skipped
         return new, after.moments
 
     def push(tangents: _Tangents) -> tuple[tuple[Tensors, _Moments], tuple[Tensors, _Moments]]:
@@ -122,4 +134,4 @@ def _step(
     assert after is not None
     first = {name: tensor[0] for name, tensor in after[0].items()}
     moments = {name: {key: tensor[0] for key, tensor in moment.items()} for name, moment in after[1].items()}
-    return first, State(state.step + 1, moments), moved
+    return first, State(state.step + 1, moments, skipped), moved

@@ -61,7 +61,16 @@ class Implicit:
             passes += len(losses)
             return mean([hessian(loss, params, hyper, direction, self.product) for loss in losses])
 
-        solution = self.solver.solve(matvec, by_params)
+        try:
+            solution = self.solver.solve(matvec, by_params)
+        except RuntimeError as error:
+            if "vmap" not in str(error) or "item()" not in str(error):
+                raise
+            raise ValueError(
+                f"Implicit({type(self.solver).__name__}) under vmap: the solver looks at numbers to decide when to "
+                "stop, which a batch has no single answer for; loop over the batch and stack the results, or use "
+                "Unrolled, which stands under vmap"
+            ) from error
         cross = mean([mixed(loss, params, hyper, solution.x, self.product) for loss in losses])
         stats = {
             "passes": passes + len(losses) * solution.columns,

@@ -1,9 +1,10 @@
 """What a method is, and the one inner step that several of them share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+from .. import _tree as tree
 from .._clip import clip_by_global_norm
 from .._functional import vjp
 from .._types import Tensors
@@ -36,7 +37,7 @@ class StepAdjoint:
     params: Tensors
     """(∂T/∂θ)ᵀ λ."""
     grads: Tensors
-    """u = (∂T/∂g)ᵀ λ, clipping included; for plain SGD -lr λ."""
+    """u = (∂T/∂g)ᵀ λ, clipping included; for plain SGD -lr λ; 0 for a parameter that the loss does not use."""
     moments: dict[str, Tensors]
     """(∂T/∂m)ᵀ λ, the adjoints of the optimizer's moments."""
     hyper: Tensors
@@ -45,14 +46,27 @@ class StepAdjoint:
 
 @dataclass(frozen=True)
 class InnerStep:
-    """The map T(θ, g, s, φ) -> (θ', s') of one inner step, clipping first."""
+    """The map T(θ, g, s, φ) -> (θ', s') of one inner step, clipping first.
+
+    g leaves out the parameters that the loss does not use: the optimizer passes them by, as torch.optim does.
+    """
 
     optimizer: Optimizer
     clip_norm: float | None
 
     def forward(self, params: Tensors, grads: Tensors, state: State, hyper: Tensors) -> tuple[Tensors, State]:
         """The step itself."""
-        return self.optimizer.update(params, clip_by_global_norm(grads, self.clip_norm), state, hyper)
+        clipped = clip_by_global_norm(grads, self.clip_norm)
+        try:
+            return self.optimizer.update(params, clipped, state, hyper)
+        except KeyError as error:
+            unused = ", ".join(sorted(set(params) - set(grads)))
+            if not unused:
+                raise
+            raise ValueError(
+                f"the inner loss does not use {unused}, and {type(self.optimizer).__name__}.update cannot leave out a "
+                "parameter without a gradient; let it return such parameters as they are, or take them out of params"
+            ) from error
 
     def adjoint(
         self,
@@ -68,17 +82,18 @@ class InnerStep:
         def moments_too(
             params: Tensors, grads: Tensors, moments: dict[str, Tensors], hyper: Tensors
         ) -> tuple[Tensors, dict[str, Tensors]]:
-            new_params, new_state = self.forward(params, grads, State(state.step, moments), hyper)
+            new_params, new_state = self.forward(params, grads, replace(state, moments=moments), hyper)
             return new_params, new_state.moments
 
         def params_only(params: Tensors, grads: Tensors, moments: dict[str, Tensors], hyper: Tensors) -> Tensors:
             return moments_too(params, grads, moments, hyper)[0]
 
         if by_moments is None:
-            pull = vjp(params_only, params, grads, state.moments, hyper)
-            return StepAdjoint(*pull(by_params))
-        pull = vjp(moments_too, params, grads, state.moments, hyper)
-        return StepAdjoint(*pull((by_params, by_moments)))
+            found = vjp(params_only, params, grads, state.moments, hyper)(by_params)
+        else:
+            found = vjp(moments_too, params, grads, state.moments, hyper)((by_params, by_moments))
+        by_start, by_grads, by_old, by_hyper = found
+        return StepAdjoint(by_start, tree.filled(by_grads, params), by_old, by_hyper)
 
 
 def one_batch(owner: str, inner_batches: Sequence[Any]) -> Any:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import check_product, gradient, gradients, mixed
+from .._products import check_product, gradients, hessian_and_mixed, mixed, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_optimizer
@@ -38,6 +38,8 @@ class OneStep:
     product: str = "jvp"
     clip_norm: float | None = None
 
+    differentiates_start: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_optimizer("OneStep", self.optimizer)
         check_product("OneStep", self.product)
@@ -56,10 +58,15 @@ class OneStep:
         step = InnerStep(self.optimizer, self.clip_norm)
         state = starting_state("OneStep", self.optimizer, params, state)
         loss = Replayed(problem.inner_at(one_batch("OneStep", inner_batches)))
-        grads = gradient(loss, params, hyper)
+        grads = used_gradient(loss, params, hyper)
         new_params, new_state = step.forward(params, grads, state, hyper)
         value, by_params, total = gradients(problem.outer_at(outer_batch), new_params, hyper)
         adjoint = step.adjoint(params, grads, state, hyper, (by_params, None))
         total = tree.add(total, adjoint.hyper)
-        total = tree.add(total, mixed(loss, params, hyper, adjoint.grads, self.product))
+        if problem.start is None:
+            total = tree.add(total, mixed(loss, params, hyper, adjoint.grads, self.product))
+        else:
+            hessian, cross = hessian_and_mixed(loss, params, hyper, adjoint.grads, self.product)
+            total = tree.add(total, cross)
+            total = tree.add(total, problem.start_vjp(hyper, tree.add(adjoint.params, hessian)))
         return Result(total, value, new_params, new_state, stats={"passes": 3})

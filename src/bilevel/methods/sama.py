@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import gradient, gradients
+from .._products import gradients, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_optimizer
@@ -61,8 +61,8 @@ class SAMA:
         state = starting_state("SAMA", self.optimizer, params, state)
         losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         for loss in losses[:-1]:
-            params, state = step.forward(params, gradient(loss, params, hyper), state, hyper)
-        grads = gradient(losses[-1], params, hyper)
+            params, state = step.forward(params, used_gradient(loss, params, hyper), state, hyper)
+        grads = used_gradient(losses[-1], params, hyper)
         new_params, new_state = step.forward(params, grads, state, hyper)
         value, by_params, total = gradients(problem.outer_at(outer_batch), new_params, hyper)
         adjoint = step.adjoint(params, grads, state, hyper, (by_params, None))

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import check_product, gradient, gradients, hessian, mixed
+from .._products import check_product, gradient, gradients, hessian, mixed, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_fixed, check_optimizer
@@ -74,7 +74,7 @@ class SOBA:
         loss = None
         for batch in inner_batches:
             loss = Replayed(problem.inner_at(batch))
-            grads = gradient(loss, params, hyper)
+            grads = used_gradient(loss, params, hyper)
             error = tree.add(hessian(loss, params, hyper, v, self.product), gradient(outer, params, hyper), -1.0)
             v = tree.add(v, error, -self.step)
             params, moments = self.optimizer.update(params, grads, moments, hyper)

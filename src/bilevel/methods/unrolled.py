@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import check_product, gradient, gradients, hessian_and_mixed, mixed
+from .._products import check_product, gradients, hessian_and_mixed, mixed, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_optimizer
@@ -45,12 +45,14 @@ class Unrolled:
         product: "jvp" or "vjp", see `bilevel._products`.
         checkpoint_every: keep only every n-th step and take the steps between again on the way back: about K/n + n
             copies (n near sqrt(K) is best) for one more gradient per step. The result is the same, bit for bit.
+        first_order: leave out every second derivative: λ_k = (∂T/∂θ)ᵀ λ_{k+1}, and of φ's part what the optimizer's
+            settings, the start and F itself hold. With `Bilevel(start=…)` and SGD that is FOMAML. Not exact.
 
     Raises:
-        ValueError: a setting out of range, when built.
+        ValueError: a setting out of range, when built; `truncate` together with a start, whose derivative it cuts off.
 
     Source: Maclaurin et al., arXiv 1502.03492, and Franceschi et al., arXiv 1703.01785, with the adjoint of any
-    optimizer; truncation: Shaban et al., arXiv 1810.10667.
+    optimizer; truncation: Shaban et al., arXiv 1810.10667; first order: Finn et al., arXiv 1703.03400, section 5.2.
     """
 
     optimizer: Optimizer
@@ -58,6 +60,9 @@ class Unrolled:
     clip_norm: float | None = None
     product: str = "jvp"
     checkpoint_every: int | None = None
+    first_order: bool = False
+
+    differentiates_start: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_optimizer("Unrolled", self.optimizer)
@@ -80,26 +85,36 @@ class Unrolled:
         state = starting_state("Unrolled", self.optimizer, params, state)
         losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         num_skipped = len(losses) - min(self.truncate or len(losses), len(losses))
+        if num_skipped and problem.start is not None:
+            raise ValueError(
+                f"Unrolled(truncate={self.truncate}) cuts off the derivative by the start of {len(losses)} steps, "
+                "which Bilevel(start=…) asks for; set truncate=None, or first_order=True"
+            )
         for loss in losses[:num_skipped]:
-            params, state = step.forward(params, gradient(loss, params, hyper), state, hyper)
+            params, state = step.forward(params, used_gradient(loss, params, hyper), state, hyper)
         segments, params, state = _forward(step, losses[num_skipped:], params, state, hyper, self.checkpoint_every)
         value, by_params, total = gradients(problem.outer_at(outer_batch), params, hyper)
         by_moments: dict[str, Tensors] | None = None
         passes = len(losses) + 1
         while segments:
             steps, extra = segments.pop()(hyper)
-            passes += extra + len(steps)
+            passes += extra + (0 if self.first_order else len(steps))
             while steps:
                 taken = steps.pop()
-                first = not steps and not segments
+                last = problem.start is None and not steps and not segments  # nothing asks for λ_0
                 adjoint = step.adjoint(taken.params, taken.grads, taken.state, hyper, (by_params, by_moments))
                 total = tree.add(total, adjoint.hyper)
-                if first:
+                if self.first_order:
+                    by_params, by_moments = adjoint.params, adjoint.moments
+                    continue
+                if last:
                     total = tree.add(total, mixed(taken.loss, taken.params, hyper, adjoint.grads, self.product))
                     break
                 hessian, cross = hessian_and_mixed(taken.loss, taken.params, hyper, adjoint.grads, self.product)
                 total = tree.add(total, cross)
                 by_params, by_moments = tree.add(adjoint.params, hessian), adjoint.moments
+        if problem.start is not None:
+            total = tree.add(total, problem.start_vjp(hyper, by_params))
         return Result(total, value, params, state, stats={"passes": passes})
 
 
@@ -123,7 +138,7 @@ def _forward(
         part = losses[start : start + checkpoint_every]
         segments.append(_again(step, part, params, state))
         for loss in part:
-            params, state = step.forward(params, gradient(loss, params, hyper), state, hyper)
+            params, state = step.forward(params, used_gradient(loss, params, hyper), state, hyper)
     return segments, params, state
 
 
@@ -142,7 +157,7 @@ def _take(
 ) -> tuple[list[_Taken], Tensors, State]:
     steps: list[_Taken] = []
     for loss in losses:
-        grads = gradient(loss, params, hyper)
+        grads = used_gradient(loss, params, hyper)
         steps.append(_Taken(params, state, grads, loss))
         params, state = step.forward(params, grads, state, hyper)
     return steps, params, state

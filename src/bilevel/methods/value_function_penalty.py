@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._products import gradient, gradients, hyper_gradient
+from .._products import gradient, gradients, hyper_gradient, used_gradient
 from .._randomness import Replayed
 from .._types import Tensors
 from ..optimizers.optimizer import Optimizer, State, check_fixed, check_optimizer
@@ -95,8 +95,8 @@ class ValueFunctionPenalty:
         z_state = self.optimizer.init(params) if state is None else state.other_optimizer
         assert z_state is not None
         for loss in losses:
-            z, z_state = self.optimizer.update(z, gradient(loss, z, hyper), z_state, hyper)
-            both = tree.add(gradient(loss, params, hyper), gradient(outer, params, hyper), 1 / self.multiplier)
+            z, z_state = self.optimizer.update(z, used_gradient(loss, z, hyper), z_state, hyper)
+            both = _sum(used_gradient(loss, params, hyper), used_gradient(outer, params, hyper), 1 / self.multiplier)
             params, own = self.optimizer.update(params, both, own, hyper)
         value, _, total = gradients(outer, params, hyper)
         total = tree.add(total, _difference(losses, params, z, hyper), self.multiplier)
@@ -110,7 +110,7 @@ class ValueFunctionPenalty:
             params, own = self.optimizer.update(params, state.other, own, hyper)
         z, z_state = params, self.optimizer.init(params)
         for loss in losses:
-            z, z_state = self.optimizer.update(z, gradient(loss, z, hyper), z_state, hyper)
+            z, z_state = self.optimizer.update(z, used_gradient(loss, z, hyper), z_state, hyper)
         value, by_params, by_hyper = gradients(outer, params, hyper)
         q_params = mean([gradient(loss, params, hyper) for loss in losses])
         q_hyper = _difference(losses, params, z, hyper)
@@ -122,6 +122,12 @@ class ValueFunctionPenalty:
         total = tree.add(by_hyper, q_hyper, multiplier)
         stats = {"passes": 4 * len(losses) + 1, "multiplier": multiplier}
         return Result(total, value, params, PenaltyState(own, move), stats=stats)
+
+
+def _sum(left: Tensors, right: Tensors, scale: float) -> Tensors:
+    """left + scale right, over the names of either."""
+    parts = {name: scale * tensor for name, tensor in right.items()}
+    return {**parts, **{name: tensor + parts[name] if name in parts else tensor for name, tensor in left.items()}}
 
 
 def _difference(losses: list[_Inner], params: Tensors, z: Tensors, hyper: Tensors) -> Tensors:

@@ -1,20 +1,16 @@
 """Adam."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .. import _checks as checks
-from .. import _tree as tree
 from .._types import Tensors
-from .optimizer import Setting, State, check_setting, is_zero, resolve
+from .optimizer import Number, PerParameter, Setting, check_betas, check_setting, correction, root
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(PerParameter):
     """torch.optim.Adam as pure functions.
 
     g' = g + weight_decay θ;  m' = β1 m + (1-β1) g';  v' = β2 v + (1-β2) g'²;
@@ -25,7 +21,8 @@ class Adam:
 
     Args:
         lr: learning rate; a `Setting`, so it can be taken from hyper.
-        betas, eps, amsgrad, maximize: as in torch.optim.Adam.
+        betas, eps: `Setting`s, otherwise as in torch.optim.Adam.
+        amsgrad, maximize: as in torch.optim.Adam.
         weight_decay: L2 penalty; a `Setting`. For the decoupled kind use `AdamW`.
 
     Raises:
@@ -35,59 +32,35 @@ class Adam:
     """
 
     lr: Setting = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[Setting, Setting] = (0.9, 0.999)
+    eps: Setting = 1e-8
     weight_decay: Setting = 0.0
     amsgrad: bool = False
     maximize: bool = False
-
-    decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
         check_setting(owner, "lr", self.lr)
         check_setting(owner, "weight_decay", self.weight_decay)
-        checks.number(owner, "eps", self.eps, above=0.0)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"{owner}(betas={self.betas!r}): allowed is two numbers, each at least 0 and below 1")
+        check_setting(owner, "eps", self.eps, above=0.0)
+        check_betas(owner, self.betas)
 
-    def init(self, params: Tensors) -> State:
-        """Moments of zeros."""
-        names = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.amsgrad]
-        return State(0, {name: tree.zeros_like(params) for name in names})
+    def settings(self) -> dict[str, Setting]:
+        """Those that may come from hyper."""
+        betas = {"beta1": self.betas[0], "beta2": self.betas[1]}
+        return {"lr": self.lr, **betas, "eps": self.eps, "weight_decay": self.weight_decay}
 
-    def update(
-        self, params: Tensors, grads: Tensors, state: State, hyper: Tensors | None = None
-    ) -> tuple[Tensors, State]:
-        """One update: new parameters and state."""
-        owner = type(self).__name__
-        lr = resolve(owner, "lr", self.lr, params, hyper)
-        if self.maximize:
-            grads = tree.scale(grads, -1.0)
-        if not is_zero(self.weight_decay):
-            decay = resolve(owner, "weight_decay", self.weight_decay, params, hyper)
-            if self.decoupled:
-                params = {name: param * (1 - lr[name] * decay[name]) for name, param in params.items()}
-            else:
-                grads = {name: grad + decay[name] * params[name] for name, grad in grads.items()}
-        (beta1, beta2), step, old = self.betas, state.step + 1, state.moments
-        first = {name: beta1 * old["exp_avg"][name] + (1 - beta1) * grad for name, grad in grads.items()}
-        second = {name: beta2 * old["exp_avg_sq"][name] + (1 - beta2) * grad * grad for name, grad in grads.items()}
+    def moment_names(self) -> tuple[str, ...]:
+        """First and second moment, and the largest second one for amsgrad."""
+        return ("exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * self.amsgrad)
+
+    def move(self, param: Tensor, grad: Tensor, old: Tensors, at: dict[str, Number], t: int) -> tuple[Tensor, Tensors]:
+        """One update of one tensor."""
+        beta1, beta2 = at["beta1"], at["beta2"]
+        first = beta1 * old["exp_avg"] + (1 - beta1) * grad
+        second = beta2 * old["exp_avg_sq"] + (1 - beta2) * grad * grad
         moments = {"exp_avg": first, "exp_avg_sq": second}
-        scale_by = second
         if self.amsgrad:
-            scale_by = {name: torch.maximum(old["max_exp_avg_sq"][name], value) for name, value in second.items()}
-            moments["max_exp_avg_sq"] = scale_by
-        # Python floats, as torch.optim has them: 1 - β2^t in float32 would lose four digits at t = 1.
-        correction1, correction2 = 1 - beta1**step, math.sqrt(1 - beta2**step)
-        new = {
-            name: param - lr[name] / correction1 * first[name] / (_sqrt(scale_by[name]) / correction2 + self.eps)
-            for name, param in params.items()
-        }
-        return new, State(step, moments)
-
-
-def _sqrt(value: Tensor) -> Tensor:
-    # where twice: the inner one keeps the infinite derivative at 0 out of the product inf * 0 = NaN.
-    zero = value == 0  # not "> 0", which would turn NaN into 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, value).sqrt())
+            moments["max_exp_avg_sq"] = second = torch.maximum(old["max_exp_avg_sq"], second)
+        size = root(second) / correction(beta2, t) ** 0.5 + at["eps"]
+        return param - at["lr"] / correction(beta1, t) * first / size, moments

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from .. import _checks as checks
-from .. import _tree as tree
+from torch import Tensor
+
 from .._types import Tensors
-from .optimizer import Setting, State, check_setting, is_zero, resolve
+from .optimizer import Number, PerParameter, Setting, check_setting, is_zero
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(PerParameter):
     """torch.optim.SGD as pure functions.
 
     g' = g + weight_decay θ;  b' = momentum b + (1 - dampening) g', at the first update b' = g';
@@ -17,7 +17,8 @@ class SGD:
 
     Args:
         lr: learning rate; a `Setting`, so it can be taken from hyper.
-        momentum, dampening, nesterov, maximize: as in torch.optim.SGD.
+        momentum, dampening: `Setting`s, otherwise as in torch.optim.SGD.
+        nesterov, maximize: as in torch.optim.SGD.
         weight_decay: L2 penalty; a `Setting`.
 
     Raises:
@@ -25,43 +26,34 @@ class SGD:
     """
 
     lr: Setting
-    momentum: float = 0.0
-    dampening: float = 0.0
+    momentum: Setting = 0.0
+    dampening: Setting = 0.0
     nesterov: bool = False
     weight_decay: Setting = 0.0
     maximize: bool = False
 
     def __post_init__(self) -> None:
-        check_setting("SGD", "lr", self.lr)
-        check_setting("SGD", "weight_decay", self.weight_decay)
-        checks.number("SGD", "momentum", self.momentum, least=0.0)
-        checks.number("SGD", "dampening", self.dampening)
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+        for name in ("lr", "momentum", "weight_decay"):
+            check_setting("SGD", name, getattr(self, name))
+        check_setting("SGD", "dampening", self.dampening, least=None)
+        if self.nesterov and (is_zero(self.momentum) or not is_zero(self.dampening)):
             raise ValueError(
                 f"SGD(nesterov=True, momentum={self.momentum}, dampening={self.dampening}): "
                 "Nesterov needs a momentum above 0 and no dampening"
             )
 
-    def init(self, params: Tensors) -> State:
-        """Buffers of zeros; the first update overwrites them with the gradient, as torch does."""
-        return State(0, {"momentum_buffer": tree.zeros_like(params)} if self.momentum else {})
+    def settings(self) -> dict[str, Setting]:
+        """Those that may come from hyper."""
+        return {name: getattr(self, name) for name in ("lr", "momentum", "dampening", "weight_decay")}
 
-    def update(
-        self, params: Tensors, grads: Tensors, state: State, hyper: Tensors | None = None
-    ) -> tuple[Tensors, State]:
-        """One update: new parameters and state."""
-        lr = resolve("SGD", "lr", self.lr, params, hyper)
-        if self.maximize:
-            grads = tree.scale(grads, -1.0)
-        if not is_zero(self.weight_decay):
-            decay = resolve("SGD", "weight_decay", self.weight_decay, params, hyper)
-            grads = {name: grad + decay[name] * params[name] for name, grad in grads.items()}
-        if not self.momentum:
-            return {name: param - lr[name] * grads[name] for name, param in params.items()}, State(state.step + 1)
-        buffer = grads
-        if state.step:
-            old = state.moments["momentum_buffer"]
-            buffer = {name: self.momentum * old[name] + (1 - self.dampening) * grad for name, grad in grads.items()}
-        direction = tree.add(grads, buffer, self.momentum) if self.nesterov else buffer
-        new = {name: param - lr[name] * direction[name] for name, param in params.items()}
-        return new, State(state.step + 1, {"momentum_buffer": buffer})
+    def moment_names(self) -> tuple[str, ...]:
+        """A buffer where there is momentum; of zeros until the first update overwrites it, as torch does."""
+        return () if is_zero(self.momentum) else ("momentum_buffer",)
+
+    def move(self, param: Tensor, grad: Tensor, old: Tensors, at: dict[str, Number], t: int) -> tuple[Tensor, Tensors]:
+        """One update of one tensor."""
+        if not old:
+            return param - at["lr"] * grad, {}
+        buffer = grad if t == 1 else at["momentum"] * old["momentum_buffer"] + (1 - at["dampening"]) * grad
+        direction = grad + at["momentum"] * buffer if self.nesterov else buffer
+        return param - at["lr"] * direction, {"momentum_buffer": buffer}

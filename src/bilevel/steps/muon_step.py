@@ -12,17 +12,14 @@ Source: Jordan et al., kellerjordan.github.io/posts/muon, 2024; r: Liu et al., a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import sqrt
-
 import torch
 from torch import Tensor
 
 from .._functional import vjp
-from .._tree import norm
+from .._orthogonal import orthogonal, shape_factor
 from .update import Update
 
-__all__ = ["orthogonal", "product", "shape_factor"]
+__all__ = ["product"]
 
 
 def product(update: Update, vector: Tensor) -> Tensor:
@@ -39,25 +36,3 @@ def product(update: Update, vector: Tensor) -> Tensor:
 
     (pulled,) = vjp(of, x)(vector.to(update.wide))
     return (rate * share * pulled).to(vector.dtype)
-
-
-def orthogonal(matrix: Tensor, coefficients: Sequence[float], num_iterations: int, eps: float) -> Tensor:
-    """O(x) of a matrix, by the quintic Newton-Schulz iteration."""
-    a, b, c = coefficients
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    x = x / norm({"": x}).clamp(min=eps)
-    for _ in range(num_iterations):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
-
-
-def shape_factor(rule: str | None, shape: Sequence[int]) -> float:
-    """r of an (n, m) matrix: sqrt(max(1, n/m)), or .2 sqrt(max(n, m)), which gives AdamW's usual size."""
-    rows, columns = shape
-    if rule in (None, "original"):
-        return sqrt(max(1.0, rows / columns))
-    if rule == "match_rms_adamw":
-        return 0.2 * sqrt(max(rows, columns))
-    raise ValueError(f"Muon(adjust_lr_fn={rule!r}): no derivative rule; known are 'original' and 'match_rms_adamw'")

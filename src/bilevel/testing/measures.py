@@ -1,9 +1,10 @@
 """How far two hypergradients are apart, and the slow, plain way to the truth."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from .. import _tree as tree
 from .._clip import clip_by_global_norm
@@ -44,8 +45,10 @@ def through_the_loop(
     state = optimizer.init(params) if state is None else state
     for batch in inner_batches:
         loss = problem.inner(params, leaves, batch)
-        grads = torch.autograd.grad(loss, list(params.values()), create_graph=True, materialize_grads=True)
-        clipped = clip_by_global_norm(dict(zip(params, grads, strict=True)), clip_norm)
+        at = list(params.values())
+        grads = cast(tuple[Tensor | None, ...], torch.autograd.grad(loss, at, create_graph=True, allow_unused=True))
+        used = {name: grad for name, grad in zip(params, grads, strict=True) if grad is not None}
+        clipped = clip_by_global_norm(used, clip_norm)
         params, state = optimizer.update(params, clipped, state, leaves)
     value = problem.outer(params, leaves, outer_batch)
     total = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)

@@ -1,7 +1,7 @@
 """The inner optimizers take exactly torch.optim's steps."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -24,15 +24,32 @@ CASES = [
                 for ours, theirs in ((bilevel.Adam, torch.optim.Adam), (bilevel.AdamW, torch.optim.AdamW))
                 for eps, amsgrad in ((1e-8, False), (1e-3, True))
             ),
+            (bilevel.NAdam, torch.optim.NAdam, {}),
+            (bilevel.NAdam, torch.optim.NAdam, {"betas": (0.8, 0.95), "momentum_decay": 0.1}),
+            (bilevel.RMSprop, torch.optim.RMSprop, {}),
+            (bilevel.RMSprop, torch.optim.RMSprop, {"alpha": 0.8, "centered": True, "momentum": 0.9, "eps": 1e-3}),
+            (bilevel.Adagrad, torch.optim.Adagrad, {}),
+            (bilevel.Adagrad, torch.optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.2}),
         ]
         for decay, maximize in itertools.product((0.0, 0.1), (False, True))
     )
 ]
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """NAdam keeps its product of momenta in the default precision; in float32 it would round at 1e-8."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("ours", "theirs", "options"), CASES)
 def test_same_trajectory_as_torch(
-    ours: Callable[..., bilevel.Optimizer], theirs: Callable[..., torch.optim.Optimizer], options: dict[str, object]
+    ours: Callable[..., bilevel.Optimizer],
+    theirs: Callable[..., torch.optim.Optimizer],
+    options: dict[str, object],
 ) -> None:
     torch.manual_seed(0)
     params = {"a": torch.randn(3, 2, dtype=torch.float64), "b": torch.randn((), dtype=torch.float64)}
@@ -91,6 +108,12 @@ def test_settings_from_hyper_and_per_parameter() -> None:
         (lambda: bilevel.SGD(lr=0.1, momentum=0.9, dampening=0.1, nesterov=True), "no dampening"),
         (lambda: bilevel.SGD(lr=torch.tensor(1)), "int64.*floating-point"),
         (lambda: bilevel.Adam(betas=(0.9, 1.0)), "below 1"),
+        (lambda: bilevel.Adam(betas=0.9), "two numbers"),
+        (lambda: bilevel.NAdam(momentum_decay=-1.0), "at least 0"),
+        (lambda: bilevel.RMSprop(alpha=1.0), "below 1"),
+        (lambda: bilevel.Adagrad(initial_accumulator_value=-1.0), "at least 0"),
+        (lambda: bilevel.Muon(momentum=1.0), "below 1"),
+        (lambda: bilevel.Muon(adjust_lr_fn="adam"), "match_rms_adamw"),
         (lambda: bilevel.Adam(eps=0.0), "greater than 0"),
         (lambda: bilevel.AdamW(weight_decay={"w": -0.1}), "at least 0"),
     ],
@@ -108,3 +131,82 @@ def test_settings_that_do_not_fit_the_parameters_are_refused() -> None:
     optimizer = bilevel.SGD(lr=lambda hyper: hyper["lr"])
     with pytest.raises(ValueError, match="pass hyper"):
         optimizer.update(params, params, optimizer.init(params))
+
+
+@pytest.mark.parametrize("options", [{}, {"nesterov": False, "adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.0}])
+def test_muon_is_torchs_but_for_its_bfloat16(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's own code, in double precision
+    torch.manual_seed(0)
+    params = {"a": torch.randn(4, 3, dtype=torch.float64), "b": torch.randn(3, 5, dtype=torch.float64)}
+    live = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
+    optimizer, reference = bilevel.Muon(lr=0.05, **options), torch.optim.Muon(list(live.values()), lr=0.05, **options)
+    state = optimizer.init(params)
+    for _ in range(6):
+        grads = {name: torch.randn_like(tensor) for name, tensor in params.items()}
+        for name, tensor in live.items():
+            tensor.grad = grads[name].clone()
+        reference.step()
+        params, state = optimizer.update(params, grads, state)
+        for name, tensor in live.items():
+            torch.testing.assert_close(params[name], tensor.detach(), rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                state.moments["momentum_buffer"][name], reference.state[tensor]["momentum_buffer"], rtol=1e-12, atol=0
+            )
+    with pytest.raises(ValueError, match="matrices only"):
+        optimizer.update({"c": torch.ones(3)}, {"c": torch.ones(3)}, optimizer.init({"c": torch.ones(3)}))
+
+
+UNUSED = [
+    (bilevel.SGD, torch.optim.SGD, {"momentum": 0.9, "dampening": 0.3}),
+    (bilevel.Adam, torch.optim.Adam, {"betas": (0.8, 0.95)}),
+    (bilevel.AdamW, torch.optim.AdamW, {}),
+    (bilevel.RMSprop, torch.optim.RMSprop, {"momentum": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), UNUSED)
+@pytest.mark.parametrize("method", [bilevel.Unrolled, bilevel.ForwardMode], ids=["unrolled", "forward"])
+def test_a_parameter_that_a_loss_does_not_use_is_left_alone(
+    ours: Callable[..., bilevel.Optimizer],
+    theirs: Callable[..., torch.optim.Optimizer],
+    options: dict[str, object],
+    method: Callable[..., bilevel.Method],
+) -> None:
+    """As torch.optim does it: no decay, no momentum, and its own count of updates; once used, now and then not."""
+
+    def loss(params: dict[str, torch.Tensor], hyper: dict[str, torch.Tensor], use: tuple[str, ...]) -> torch.Tensor:
+        return torch.stack([(hyper["w"] * params[name].sin()).sum() for name in use]).sum()
+
+    torch.manual_seed(0)
+    params = {name: torch.randn(3, dtype=torch.float64) for name in ("a", "b", "never")}
+    hyper = {"w": torch.rand(3, dtype=torch.float64)}
+    live = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
+    optimizer = ours(lr=0.05, weight_decay=0.3, **options)
+    reference = theirs(list(live.values()), lr=0.05, weight_decay=0.3, **options)
+    uses = [("a",), ("a", "b"), ("a", "b"), ("a",), ("b",), ("a", "b")]
+    for use in uses:
+        reference.zero_grad()
+        loss(live, hyper, use).backward()
+        reference.step()
+    problem = bilevel.Bilevel(loss, loss)
+    everything = ("a", "b", "never")
+    result = bilevel.hypergradient(problem, params, hyper, uses, everything, method=method(optimizer, clip_norm=1e9))
+    for name, tensor in live.items():
+        torch.testing.assert_close(result.params[name], tensor.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.equal(result.params["never"], params["never"])
+    expected = bilevel.testing.through_the_loop(problem, params, hyper, uses, everything, optimizer=optimizer)
+    assert bilevel.testing.relative_error(result.grad, expected) < 1e-10
+
+
+def test_an_optimizer_of_ones_own_that_cannot_leave_one_out_says_so() -> None:
+    class Plain:
+        def init(self, params: dict[str, torch.Tensor]) -> bilevel.State:
+            return bilevel.State()
+
+        def update(self, params, grads, state, hyper=None):  # type: ignore[no-untyped-def]
+            return {name: param - 0.1 * grads[name] for name, param in params.items()}, bilevel.State(state.step + 1)
+
+    problem = bilevel.Bilevel(lambda p, h, b: h["w"] * p["a"] ** 2, lambda p, h, b: p["a"])
+    params = {"a": torch.tensor(1.0), "head": torch.tensor(1.0)}
+    with pytest.raises(ValueError, match=r"does not use head, and Plain\.update"):
+        bilevel.hypergradient(problem, params, {"w": torch.tensor(1.0)}, [None], None, method=bilevel.OneStep(Plain()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -177,9 +177,18 @@ class PRM(nn.Module):
         """The collator of this model's prompt and processor; `changes` override its settings (domains, cache …)."""
         return Collator(self.processor, self.prompt, **{**self.collation, **changes})
 
-    @torch.no_grad()
     def score_records(self, records: Sequence[Record], batch_size: int = 8) -> list[list[float]]:
         """The step scores of every record, in their order; batches are of chains of like length."""
+        return self._read_records(records, batch_size, torch.sigmoid)
+
+    def log_odds_records(self, records: Sequence[Record], batch_size: int = 8) -> list[list[float]]:
+        """As `score_records`, the log-odds that each step is right."""
+        return self._read_records(records, batch_size, lambda log_odds: log_odds)
+
+    @torch.no_grad()
+    def _read_records(
+        self, records: Sequence[Record], batch_size: int, read: Callable[[Tensor], Tensor]
+    ) -> list[list[float]]:
         was_training = self.training
         self.eval()
         collate = self.collator()
@@ -189,7 +198,7 @@ class PRM(nn.Module):
             for start in range(0, len(by_length), batch_size):
                 rows = by_length[start : start + batch_size]
                 batch = collate([records[row] for row in rows]).to(self.device)
-                for row, values in zip(rows, self.step_scores(batch).tolist()):
+                for row, values in zip(rows, read(self(batch)).tolist()):
                     scores[row] = values[: len(records[row].steps)]
         finally:
             self.train(was_training)

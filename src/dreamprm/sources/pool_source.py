@@ -23,6 +23,8 @@ DATA_VARIABLE = "DREAMPRM_DATA"
 class PoolSource(Source):
     """Its meta set is the one that it holds out (`meta=held_out`)."""
 
+    by_collection = True
+
     def lacking(self) -> str:
         try:
             pool_folder(self.settings)

@@ -38,6 +38,7 @@ class RunData:
     """train: weighted.  meta: judged chains of the outer problem.  test: candidates by question.  cold: cold start.
 
     dense_loss: (model path, device) -> the source's further loss in the cold start, None where it has none.
+    by_collection: whether figures are told by collection too, beside baselines that read no text.
     """
 
     train: Sequence[Record]
@@ -46,6 +47,7 @@ class RunData:
     cold: Sequence[Record]
     domains: list[str]
     dense_loss: Callable[[str, torch.device], DenseLoss | None]
+    by_collection: bool
 
 
 def check_needs(settings: Any) -> None:
@@ -80,7 +82,7 @@ def load_data(settings: Any) -> RunData:
     else:
         _check_keys(train)
         domains = sorted({record.domain for record in train})
-    return RunData(train, meta, test, cold, domains, source.dense_loss)
+    return RunData(train, meta, test, cold, domains, source.dense_loss, source.by_collection)
 
 
 def model_folder(path: str) -> Path | None:

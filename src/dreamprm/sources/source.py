@@ -23,9 +23,11 @@ class Source:
 
     settings: the group `data`, `meta` or `test` of the configuration, of the subclass's own kind.
     place: the name of that group, for messages.  world: sources whose chains may judge one another share this word.
+    by_collection: whether its chains come from several collections whose figures are told apart.
     """
 
     world = "own"
+    by_collection = False
 
     def __init__(self, settings: Any, place: str) -> None:
         self.settings, self.place = settings, place

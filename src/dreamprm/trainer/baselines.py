@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from dreamprm.data.record import Record
 from dreamprm.evaluate import compare, position_scores, stronger_model_scores
-from dreamprm.progress import Reporter
-from dreamprm.trainer.state import Run
+from dreamprm.trainer.judging import test_records
+from dreamprm.trainer.state import Judged, Run
 
-__all__ = ["compare_with_baselines", "score_all"]
-
-
-def score_all(prm: Any, records: Sequence[Record], batch_size: int, phase: str) -> list[list[float]]:
-    """The step scores of every record."""
-    scores: list[list[float]] = []
-    with Reporter(phase, len(records)) as report:
-        for start in range(0, len(records), batch_size * 8):
-            scores += prm.score_records(records[start : start + batch_size * 8], batch_size)
-            report.update(len(scores), {})
-    return scores
+__all__ = ["compare_with_baselines"]
 
 
-def compare_with_baselines(run: Run) -> dict[str, Any]:
+def compare_with_baselines(run: Run, after: Judged) -> dict[str, Any]:
     """Figures of the PRM, by collection too, and of `position` and `stronger_model`; see `evaluate.compare`."""
-    given = run.settings.evaluate
-    baselines = {"position": (position_scores(run.train, run.meta), position_scores(run.train, run.test))}
-    on_meta, on_test = (stronger_model_scores(run.train, records) for records in (run.meta, run.test))
+    test = test_records(run)
+    baselines = {"position": (position_scores(run.train, run.meta), position_scores(run.train, test))}
+    on_meta, on_test = (stronger_model_scores(run.train, records) for records in (run.meta, test))
     if on_meta is not None and on_test is not None:
         baselines["stronger_model"] = on_meta, on_test
-    meta_scores = score_all(run.prm, run.meta, given.batch_size, "evaluate meta")
-    test_scores = score_all(run.prm, run.test, given.batch_size, "evaluate test")
-    return compare(run.meta, run.test, meta_scores, test_scores, baselines, given.figures())
+    given = run.settings.evaluate.figures()
+    return compare(run.meta, test, after.meta_steps, after.test_steps, baselines, given)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 
 from dreamprm.metrics import MetricsFile, PhaseName
-from dreamprm.progress import Reporter
+from dreamprm.progress import RunProgress, Stage
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.cold_phase import ColdPhase
 from dreamprm.trainer.interrupt import StopRequest
+from dreamprm.trainer.judging import AFTER, BEFORE, judge, judging_stage
 from dreamprm.trainer.phase import Phase
 from dreamprm.trainer.resume import checkpoint_run
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import UnrolledPhase, is_unrolled
 
-__all__ = ["enter_phase", "train_phases"]
+__all__ = ["WEIGH", "enter_phase", "run_progress", "train_phases"]
+
+WEIGH = "weigh"
+_STAGES = {PhaseName.COLD: "cold start", PhaseName.BILEVEL: "bilevel"}
 
 
 def enter_phase(run: Run) -> Phase:
@@ -28,19 +32,50 @@ def enter_phase(run: Run) -> Phase:
     return run.phase
 
 
-def train_phases(run: Run, stop: StopRequest, metrics: MetricsFile, tracker: Tracker | None) -> bool:
+def run_progress(run: Run) -> RunProgress:
+    """The stages of this run. A forward pass of one chain costs one, a backward pass two, a hypergradient about one."""
+    cold, inner, outer = run.settings.cold, run.settings.inner, run.settings.outer
+    dense = cold.dense_batch_size if run.dense_loss is not None and cold.dense_weight else 0
+    chains, meta = inner.batch_size * inner.accumulate, outer.batch_size * outer.accumulate
+    judged = cold.batch_size * cold.accumulate
+    bilevel = 3 * chains + ((chains + 3 * meta) / outer.every if run.learns_weights else 0)
+    stages = [
+        Stage(_STAGES[PhaseName.COLD], run.num_cold, "update", judged, 3 * (judged + dense)),
+        judging_stage(run, BEFORE),
+        Stage(_STAGES[PhaseName.BILEVEL], inner.updates, "update", chains, bilevel),
+        Stage(WEIGH, len(run.train)),
+        judging_stage(run, AFTER),
+    ]
+    return RunProgress([stage for stage in stages if stage.total])
+
+
+def train_phases(
+    run: Run, stop: StopRequest, metrics: MetricsFile, tracker: Tracker | None, progress: RunProgress
+) -> bool:
     """Train to the last update. Returns False when it was stopped before, with a checkpoint of where it stands."""
     while run.update < run.num_updates:
-        if not _train_phase(run, enter_phase(run), stop, metrics, tracker):
+        if run.phase_name is PhaseName.BILEVEL and run.update == run.num_cold and run.before is None:
+            run.before = judge(run, BEFORE, progress, stop)
+            if stop.asked:
+                checkpoint_run(run, metrics.num_rows)
+                return False
+        if not _train_phase(run, enter_phase(run), stop, metrics, tracker, progress):
             return False
     return True
 
 
-def _train_phase(run: Run, phase: Phase, stop: StopRequest, metrics: MetricsFile, tracker: Tracker | None) -> bool:
+def _train_phase(
+    run: Run,
+    phase: Phase,
+    stop: StopRequest,
+    metrics: MetricsFile,
+    tracker: Tracker | None,
+    progress: RunProgress,
+) -> bool:
     settings = run.settings
     first, end = (0, run.num_cold) if phase.name is PhaseName.COLD else (run.num_cold, run.num_updates)
     run.prm.train()
-    with Reporter(phase.name, end - first, run.update - first) as report:
+    with progress.stage(_STAGES[phase.name], run.update - first) as report:
         while run.update < end:
             began, before = time.monotonic(), run.update
             numbers, num_made = phase.update()

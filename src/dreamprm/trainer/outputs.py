@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,58 +16,67 @@ import torch
 
 from dreamprm.data.record import Record
 from dreamprm.evaluate import domain_rank_correlation, separation
-from dreamprm.evaluate.figures import figures, first_questions
+from dreamprm.evaluate.verdict import Evidence, verdict
 from dreamprm.files import write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
-from dreamprm.progress import Reporter
+from dreamprm.progress import RunProgress
 from dreamprm.sources import RunData, known_good
-from dreamprm.sources.source_settings import PoolData
-from dreamprm.trainer.baselines import compare_with_baselines, score_all
+from dreamprm.trainer.baselines import compare_with_baselines
+from dreamprm.trainer.judging import AFTER, evidence, judge
+from dreamprm.trainer.loop import WEIGH
 from dreamprm.trainer.state import Run
 from dreamprm.weigher import Features, from_batch
 from dreamprm.weigher import save as save_weigher
 
-__all__ = ["evaluate_records", "write_outputs"]
+__all__ = ["write_outputs"]
 
 _NUM_CARDS = 6
 
 
-def write_outputs(run: Run, data: RunData, seconds: float) -> dict[str, Any]:
+def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) -> dict[str, Any]:
     """Write prm/, weigher.safetensors, weights.parquet, examples.parquet and results.json; return the results."""
     run.prm.eval()
     run.weigher.eval()
-    rows = _weigh(run)
+    rows = _weigh(run, progress)
     folder, settings = run.folder, run.settings
     run.prm.save_pretrained(folder / "prm")
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     pq.write_table(pa.Table.from_pylist(rows, schema=_WEIGHTS), folder / "weights.parquet")
     pq.write_table(pa.Table.from_pylist(_cards(run.train, rows), schema=_EXAMPLES), folder / "examples.parquet")
-    judged = {}
-    if isinstance(settings.data, PoolData):
-        judged = compare_with_baselines(run)
-    elif run.test:
-        judged = evaluate_records(run.prm, run.test, settings.evaluate, "evaluate")
+    after = judge(run, AFTER, progress)
+    assert after is not None, "nobody asked to stop"
+    found = evidence(run, run.before, after)
     results = {
         "experiment": settings.name,
         "description": settings.description,
         "seed": settings.seed,
+        "verdict": verdict(found),
         "best_of_n": {},
         "steps": {},
-        **judged,
+        **(compare_with_baselines(run, after) if data.by_collection else after.figures),
+        "cold_start": {} if run.before is None else run.before.figures,
+        "meta": _meta_figures(found),
+        "sum_rule": run.counters.sum_rule,
         "weights": _weight_figures(rows),
-        "cost": _cost(run, seconds),
+        "cost": _cost(run, time.monotonic() - began),
     }
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "results.json", text.encode())
     return results
 
 
-def evaluate_records(prm: Any, records: Sequence[Record], settings: Any, phase: str) -> dict[str, Any]:
-    """Score candidates grouped by question: their figures; `settings` is an EvaluateConfig."""
-    records = [records[row] for row in first_questions(records, settings.num_questions)]
-    return figures(records, score_all(prm, records, settings.batch_size, phase), settings.figures())
+def _meta_figures(found: Evidence) -> dict[str, Any]:
+    """The outer loss over the whole meta set, and the AUC of its chains, before and after the bilevel phase."""
+    if not found.losses_after:
+        return {}
+    losses = {"before": found.losses_before, "after": found.losses_after}
+    figures: dict[str, Any] = {"outer_loss": {name: sum(values) / len(values) for name, values in losses.items()}}
+    figures["outer_loss"]["change"] = found.loss_change().as_dict()
+    if found.meta is not None:
+        figures["auc"] = {name: getattr(found.meta, name).as_dict() for name in ("before", "after", "change")}
+    return figures
 
 
 _WEIGHTS = pa.schema(
@@ -98,12 +108,12 @@ _EXAMPLES = pa.schema(
 
 
 @torch.no_grad()
-def _weigh(run: Run) -> list[dict[str, Any]]:
+def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
     """One row per training example: its weight and what its steps score under the trained PRM."""
     rows: list[dict[str, Any]] = []
     seen: list[Features] = []
     size = run.settings.evaluate.batch_size
-    with Reporter("weigh", len(run.train)) as report:
+    with progress.stage(WEIGH) as report:
         for start in range(0, len(run.train), size):
             batch = run.batch(run.train, range(start, min(start + size, len(run.train))))
             with run.autocast():

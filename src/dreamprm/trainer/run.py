@@ -25,7 +25,7 @@ from dreamprm.run_files.folder import refuse_many_processes, run_folder, save_se
 from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.interrupt import StopRequest
-from dreamprm.trainer.loop import enter_phase, train_phases
+from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.resume import remember_data, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
@@ -53,12 +53,13 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     resume_at = resume_run(run, enter_phase) if settings.resume else None
     save_settings(settings, folder)
     _announce(run, data, resume_at)
+    progress = run_progress(run)
     metrics = MetricsFile(run.folder / "metrics.jsonl", resume_at=resume_at)
     say_what_metrics_lack(metrics.path, metrics.num_rows, run.num_metrics)
     tracker = open_tracker(settings.tracker, run.folder, f"{settings.name}-seed{settings.seed}", to_plain(settings))
     try:
         with StopRequest() as stop:
-            finished = train_phases(run, stop, metrics, tracker)
+            finished = train_phases(run, stop, metrics, tracker, progress)
     except ValueError as error:
         raise UserError(f"update {run.update}: {error}") from error
     finally:
@@ -67,10 +68,10 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
             tracker.close()
     if not finished:
         run.prm.flush_features()
-        say(f"stopped after update {run.update} of {run.num_updates}; go on with: resume={run.folder}")
+        say(f"stopped after update {run.update} of {run.num_updates}; go on with: dreamprm train resume={run.folder}")
         return None
     require_finite_run(run)
-    results = write_outputs(run, data, time.monotonic() - began)
+    results = write_outputs(run, data, began, progress)
     run.prm.flush_features()
     report = write_report(run.folder)
     print_results(results)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dreamprm.prm.model import PRM
     from dreamprm.trainer.phase import Phase
 
-__all__ = ["Counters", "Run"]
+__all__ = ["Counters", "Judged", "Run"]
 
 
 @dataclass
@@ -42,6 +42,27 @@ class Counters:
 
 
 @dataclass
+class Judged:
+    """The PRM at one moment of the run.
+
+    meta_losses, meta_scores: of every meta chain, its outer loss and its chain score.  test_scores: of the test
+    chains.  figures: those of the test set, as results.json has them.
+
+    meta_steps, test_steps: the step scores themselves; a checkpoint does not hold them.
+    """
+
+    meta_losses: list[float]
+    meta_scores: list[float]
+    test_scores: list[float]
+    figures: dict[str, Any]
+    meta_steps: list[list[float]] = field(default_factory=list)
+    test_steps: list[list[float]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.endswith("_steps")}
+
+
+@dataclass
 class Run:
     """The objects of one run.
 
@@ -50,7 +71,7 @@ class Run:
         `judge` makes batches of chains from anywhere (meta, test, cold start).
     Its data: train, meta, test, cold; samplers, which draw from them.
     Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
-        update is due; counters.
+        update is due; counters; before, the judgement of the PRM that the bilevel phase began with.
     What its checkpoints remember besides: digests of the data, changes of settings at resumes, num_metrics rows written
         when the checkpoint was that it went on from; see resume.py.
     """
@@ -74,6 +95,7 @@ class Run:
     update: int = 0
     phase: Phase | None = None
     counters: Counters = field(default_factory=Counters)
+    before: Judged | None = None
 
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -126,6 +148,7 @@ class Run:
             "optimizers": {name: one.state_dict() for name, one in self._optimizers().items()},
             "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
             "counters": vars(self.counters),
+            "before": None if self.before is None else self.before.state_dict(),
             "random": random_state(),
         }
 
@@ -148,6 +171,7 @@ class Run:
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["samplers"][name])
         self.counters = Counters(**state["counters"])
+        self.before = None if state["before"] is None else Judged(**state["before"])
         self.update = state["update"]
         set_random_state(state["random"])
 

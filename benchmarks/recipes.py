@@ -26,10 +26,9 @@ import transformers
 
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
-from dreamprm.plan.planner import Plan
+from dreamprm.plan.planner import Plan, show_plan
 from dreamprm.prm.processor import image_only
 from dreamprm.progress import only_our_bars
-from dreamprm.trainer.run import show_plan
 from dreamprm.world.assets import CHAT_TEMPLATE, SPECIAL, make_tokenizer, save_processor
 
 CARDS = (24, 80)

@@ -24,8 +24,9 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
 
     settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
     # transformers takes seconds to import: settings are checked before.
+    from dreamprm.plan.planner import show_plan
     from dreamprm.progress import only_our_bars
-    from dreamprm.trainer.run import show_plan, show_prompts, train
+    from dreamprm.trainer.run import show_prompts, train
 
     only_our_bars()
     if settings.plan:

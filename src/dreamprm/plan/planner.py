@@ -27,17 +27,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from dreamprm.choices import Precision
 from dreamprm.config.optimizers import OptimizerSettings
+from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
+from dreamprm.progress import say
+from dreamprm.trainer.run import prepare
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import is_unrolled
 
-__all__ = ["Plan", "optimizer_bytes", "plan_run"]
+__all__ = ["Plan", "optimizer_bytes", "plan_run", "show_plan"]
 
 _CARDS = (24, 80)
 
@@ -148,6 +152,15 @@ class Plan:
             fits = f"micro-batches of up to {most} chains on both levels" if most else "not even one chain"
             lines.append(f"{f'fits {card} GB':<20}{'':>15}  {fits}")
         return "\n".join(lines)
+
+
+def show_plan(settings: TrainConfig) -> Plan:
+    """Say what the run needs of memory, and start nothing. Raises UserError as `train` does."""
+    _, run = prepare(settings, Path("."))
+    plan = plan_run(run)
+    say(f"{settings.name}: memory of a run on {run.device}, before it starts")
+    say(plan.text())
+    return plan
 
 
 def plan_run(run: Run) -> Plan:

@@ -17,7 +17,6 @@ from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record, RecordError
 from dreamprm.errors import UserError
 from dreamprm.metrics import MetricsFile
-from dreamprm.plan.planner import Plan, plan_run
 from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
@@ -31,7 +30,7 @@ from dreamprm.trainer.resume import remember_data, require_finite_run, resume_ru
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import check_unrolled
 
-__all__ = ["build_run", "show_plan", "show_prompts", "train"]
+__all__ = ["build_run", "prepare", "show_prompts", "train"]
 
 
 def train(settings: TrainConfig) -> Path | None:
@@ -48,7 +47,7 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     """`train`, in a folder that this process holds."""
     began = time.monotonic()
     settings.run_dir = str(folder)
-    data, run = _prepare(settings, folder)
+    data, run = prepare(settings, folder)
     remember_data(run)
     resume_at = resume_run(run, enter_phase) if settings.resume else None
     save_settings(settings, folder)
@@ -79,21 +78,12 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     return run.folder
 
 
-def show_plan(settings: TrainConfig) -> Plan:
-    """Say what the run needs of memory, and start nothing. Raises UserError as `train` does."""
-    _, run = _prepare(settings, Path("."))
-    plan = plan_run(run)
-    say(f"{settings.name}: memory of a run on {run.device}, before it starts")
-    say(plan.text())
-    return plan
-
-
 def show_prompts(settings: TrainConfig) -> None:
     """Print the first training chains as the model reads them, and start nothing. Raises UserError as `train` does.
 
     Brackets stand around what is judged after each step; an image placeholder becomes as many tokens as are counted.
     """
-    _, run = _prepare(settings, Path("."))
+    _, run = prepare(settings, Path("."))
     for row in range(min(settings.show_prompts, len(run.train))):
         record = run.train[row]
         try:
@@ -105,7 +95,7 @@ def show_prompts(settings: TrainConfig) -> None:
         say(text + "\n")
 
 
-def _prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
+def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
     """Check what the run needs, read its data and build its objects."""
     check_needs(settings)
     check_unrolled(settings)

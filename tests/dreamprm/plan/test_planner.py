@@ -13,9 +13,9 @@ from dreamprm.commands.train import main
 from dreamprm.config import TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.plan.footprint import longest
-from dreamprm.plan.planner import plan_run
+from dreamprm.plan.planner import plan_run, show_plan
 from dreamprm.trainer.loop import enter_phase
-from dreamprm.trainer.run import _prepare, show_plan
+from dreamprm.trainer.run import prepare
 from dreamprm.trainer.state import Run
 
 Settings = Callable[..., TrainConfig]
@@ -57,7 +57,7 @@ def _peak(run: Run) -> int:
 )
 def test_the_plan_is_within_a_tenth_of_the_measured_peak(tiny_settings: Settings, overrides: tuple[str, ...]) -> None:
     sizes = ("inner.batch_size=12", "outer.batch_size=12", "outer.begin=0", "cold.updates=0", "model.cache=0")
-    _, run = _prepare(tiny_settings(*sizes, "hypergradient.check=log", *overrides), Path("."))
+    _, run = prepare(tiny_settings(*sizes, "hypergradient.check=log", *overrides), Path("."))
     torch.manual_seed(0)
     assert plan_run(run).peak == pytest.approx(_peak(run), rel=0.1)
 

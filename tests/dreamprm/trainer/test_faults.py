@@ -96,7 +96,9 @@ def test_ctrl_c_stops_after_the_update_with_a_checkpoint(
     path = latest_checkpoint(Path(str(settings.run_dir)) / "checkpoints")
     assert path is not None
     assert path.name == "update-00000004"
-    assert f"stopped after update 4 of 5; go on with: dreamprm train resume={settings.run_dir}" in capsys.readouterr().out
+    assert (
+        f"stopped after update 4 of 5; go on with: dreamprm train resume={settings.run_dir}" in capsys.readouterr().out
+    )
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

@@ -22,7 +22,7 @@ from dreamprm.prm.families import row_examples
 from dreamprm.prm.prompt import Prompt, Rendered, render, tokenizer_of
 from dreamprm.prm.tokens import locate, special_tokens_option
 
-__all__ = ["Batch", "Collator"]
+__all__ = ["Batch", "Collator", "Encoded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
+class Encoded:
     """One chain after the processor: per-token rows, everything else the processor gave, and the judged tokens."""
 
     sequences: dict[str, Tensor]
@@ -92,7 +92,7 @@ class Collator:
     images_kwargs: Mapping[str, Any] = field(default_factory=dict)
     cache: int = 0
     _domain_index: dict[str, int] = field(init=False, repr=False)
-    _cached: OrderedDict[tuple[Any, ...], _Encoded] = field(init=False, repr=False, default_factory=OrderedDict)
+    _cached: OrderedDict[tuple[Any, ...], Encoded] = field(init=False, repr=False, default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         if self.padding_side not in ("left", "right"):
@@ -110,7 +110,7 @@ class Collator:
             raise ValueError("a batch needs at least one record")
         rows = [item[0] if isinstance(item, tuple) else -1 for item in records]
         chains = [item[1] if isinstance(item, tuple) else item for item in records]
-        encoded = [self._encode_cached(record) for record in chains]
+        encoded = [self.encode(record) for record in chains]
         lengths = [len(item.sequences["input_ids"]) for item in encoded]
         inputs = self._pad_sequences(encoded, max(lengths)) | _join_stacks([item.stacks for item in encoded])
         left = self.padding_side == "left"
@@ -140,6 +140,15 @@ class Collator:
         longest = self.max_length
         return longest is None or len(replace(self, max_length=None)._encode(record).sequences["input_ids"]) <= longest
 
+    def refuse_longer(self, record: Record, num_tokens: int) -> None:
+        """Raises RecordError for a chain of more than `max_length` tokens."""
+        if self.max_length is not None and num_tokens > self.max_length:
+            raise RecordError(
+                f"{num_tokens} tokens in {len(record.steps)} steps and {len(record.images)} images; max_length allows "
+                f"{self.max_length}. Raise max_length, allow fewer tiles per image, or drop the record",
+                source=f"record {record.key!r}",
+            )
+
     def render(self, record: Record) -> Rendered:
         """The exact prompt of a record; `.marked()` brackets the places where its steps are judged."""
         try:
@@ -159,7 +168,8 @@ class Collator:
             )
         return self._domain_index[record.domain]
 
-    def _encode_cached(self, record: Record) -> _Encoded:
+    def encode(self, record: Record) -> Encoded:
+        """One chain after the processor, from the cache where there is one."""
         if not self.cache:
             return self._encode(record)
         name = (record.key, record.question, record.steps, record.images)
@@ -171,7 +181,7 @@ class Collator:
             self._cached.popitem(last=False)
         return item
 
-    def _encode(self, record: Record) -> _Encoded:
+    def _encode(self, record: Record) -> Encoded:
         where = f"record {record.key!r}"
         rendered = self.render(record)
         tokenizer = tokenizer_of(self.processor)
@@ -189,16 +199,11 @@ class Collator:
             raise RecordError(
                 "the processor changes the text after the first step, so its steps cannot be found", source=where
             )
-        if self.max_length is not None and len(ids) > self.max_length:
-            raise RecordError(
-                f"{len(ids)} tokens in {len(record.steps)} steps and {len(images)} images; max_length allows "
-                f"{self.max_length}. Raise max_length, allow fewer tiles per image, or drop the record",
-                source=where,
-            )
+        self.refuse_longer(record, len(ids))
         sequences = {k: v[0] for k, v in given.items() if isinstance(v, Tensor) and v.shape == given["input_ids"].shape}
         stacks = {k: v for k, v in given.items() if isinstance(v, Tensor) and k not in sequences}
         sequences.setdefault("attention_mask", torch.ones_like(ids))
-        return _Encoded(sequences, stacks, [position + grown for position in located.positions])
+        return Encoded(sequences, stacks, [position + grown for position in located.positions])
 
     def _process(self, text: str, images: list[Any], tokenizer: Any, where: str) -> dict[str, Any]:
         options: dict[str, Any] = {"return_tensors": "pt", **special_tokens_option(tokenizer, text)}
@@ -237,7 +242,7 @@ class Collator:
             picture = picture.resize((width, height))
         return picture
 
-    def _pad_sequences(self, encoded: Sequence[_Encoded], length: int) -> dict[str, Tensor]:
+    def _pad_sequences(self, encoded: Sequence[Encoded], length: int) -> dict[str, Tensor]:
         pad_token = tokenizer_of(self.processor).pad_token_id
         fill = {"input_ids": 0 if pad_token is None else pad_token}
         padded = {}

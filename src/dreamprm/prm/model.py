@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from dreamprm.prm.heads import (
 )
 from dreamprm.prm.prompt import Prompt
 from dreamprm.prm.quantized import keep_layout
+from dreamprm.prm.shared_prefix import SharedPrefixScorer, same_start, shares_prefix
 from dreamprm.prm.tokens import label_tokens
 from dreamprm.prm.vision import CachedVision, freeze_vision
 
@@ -72,6 +74,7 @@ class PRM(nn.Module):
         self.head = self._build_head()
         self.frozen: FrozenLayers | None = None
         self.vision: CachedVision | None = None
+        self.num_shared_groups = 0  # questions whose candidates were scored together, see SharedPrefixScorer
         self.collator()  # wrong collation settings show now, not at the first batch
 
     @property
@@ -119,16 +122,35 @@ class PRM(nn.Module):
             # The body alone: the language model's head would make (B, T, vocabulary) out of it.
             is_classifier = self.kind is HeadKind.token_classification
             output = self.model(**inputs).logits if is_classifier else self._run_body(inputs).last_hidden_state
-        if is_classifier:
-            log_odds = class_log_odds(gather_steps(output, batch.step_positions), self.right_class)
-        else:
-            hidden = gather_steps(output, batch.step_positions)
-            if isinstance(self.head, VocabularyHead):
-                log_odds = self.head(hidden, self.transformer.get_output_embeddings())
-            else:
-                log_odds = cast(nn.Module, self.head)(hidden)
-        log_odds = log_odds.float()
+        log_odds = self.read(gather_steps(output, batch.step_positions))
         return torch.where(batch.step_mask, log_odds, torch.zeros_like(log_odds))
+
+    def read(self, at_steps: Float[Tensor, "B S H"]) -> Float[Tensor, "B S"]:
+        """Log-odds, in float32, from what the body (a token classifier: its classes) gives at the judged tokens."""
+        if self.kind is HeadKind.token_classification:
+            return class_log_odds(at_steps, self.right_class).float()
+        if isinstance(self.head, VocabularyHead):
+            return self.head(at_steps, self.transformer.get_output_embeddings()).float()
+        return cast(nn.Module, self.head)(at_steps).float()
+
+    def run_body(self, inputs: Mapping[str, Any]) -> Any:
+        """The body's output with its keys and values (`past_key_values`), from the first token on."""
+        return self._run_body(self._arguments(inputs) | {"use_cache": True})
+
+    def continue_body(self, inputs: Mapping[str, Any], num_before: int, *, images: bool) -> Any:
+        """The body's output for tokens after `num_before` others, whose keys and values `inputs` holds.
+
+        images: whether images stand among those.
+        """
+        arguments = self._arguments(inputs) | {"use_cache": True}
+        positions = (inputs["attention_mask"].long().cumsum(1) - 1)[:, num_before:]
+        if hasattr(self.body, "get_rope_index"):
+            # Qwen-VL counts an image as fewer positions than tokens; the pass before has left by how many.
+            shift = self.body.rope_deltas if images else 0
+            arguments["position_ids"] = repeat(positions + shift, "c t -> three c t", three=3)
+        elif "position_ids" in arguments:
+            arguments["position_ids"] = positions
+        return self._run_body(arguments)
 
     def _run_body(self, inputs: Mapping[str, Any]) -> Any:
         return self.body(**inputs)
@@ -177,24 +199,42 @@ class PRM(nn.Module):
         """The collator of this model's prompt and processor; `changes` override its settings (domains, cache …)."""
         return Collator(self.processor, self.prompt, **{**self.collation, **changes})
 
-    def score_records(self, records: Sequence[Record], batch_size: int = 8) -> list[list[float]]:
-        """The step scores of every record, in their order; batches are of chains of like length."""
-        return self._read_records(records, batch_size, torch.sigmoid)
+    def score_records(
+        self, records: Sequence[Record], batch_size: int = 8, *, share_prefix: bool = True
+    ) -> list[list[float]]:
+        """The step scores of every record, in their order; batches are of chains of like length.
 
-    def log_odds_records(self, records: Sequence[Record], batch_size: int = 8) -> list[list[float]]:
+        share_prefix: read the question and images of several candidates once, see `SharedPrefixScorer`. Token
+            classifiers, and models whose lower layers are frozen and kept, read every chain whole.
+        """
+        return self._read_records(records, batch_size, torch.sigmoid, share_prefix)
+
+    def log_odds_records(
+        self, records: Sequence[Record], batch_size: int = 8, *, share_prefix: bool = True
+    ) -> list[list[float]]:
         """As `score_records`, the log-odds that each step is right."""
-        return self._read_records(records, batch_size, lambda log_odds: log_odds)
+        return self._read_records(records, batch_size, lambda log_odds: log_odds, share_prefix)
 
     @torch.no_grad()
     def _read_records(
-        self, records: Sequence[Record], batch_size: int, read: Callable[[Tensor], Tensor]
+        self, records: Sequence[Record], batch_size: int, read: Callable[[Tensor], Tensor], share_prefix: bool
     ) -> list[list[float]]:
         was_training = self.training
         self.eval()
         collate = self.collator()
-        by_length = sorted(range(len(records)), key=lambda row: sum(map(len, records[row].steps)))
         scores: list[list[float]] = [[] for _ in records]
+        groups: dict[Any, list[int]] = {}
+        for row, record in enumerate(records):
+            groups.setdefault(same_start(record) if share_prefix and shares_prefix(self) else row, []).append(row)
+        alone = [rows[0] for rows in groups.values() if len(rows) == 1]
+        by_length = sorted(alone, key=lambda row: sum(map(len, records[row].steps)))
         try:
+            scorer = SharedPrefixScorer(self, collate)
+            for rows in groups.values():
+                for start in range(0, len(rows) if len(rows) > 1 else 0, batch_size):
+                    chosen = rows[start : start + batch_size]
+                    for row, values in zip(chosen, scorer.log_odds([records[row] for row in chosen])):
+                        scores[row] = read(values).tolist()
             for start in range(0, len(by_length), batch_size):
                 rows = by_length[start : start + batch_size]
                 batch = collate([records[row] for row in rows]).to(self.device)

@@ -170,7 +170,7 @@ def build_family(tiny_tokenizer: Any, tiny_processor: Any, build_internvl: Any) 
 @pytest.fixture(scope="session")
 def mixed_records(make_record: Any) -> list[Any]:
     """One image, none, two of unlike shape, one of several tiles; the first image comes twice."""
-    small, wide, other = noise(16, 16, 0), noise(32, 16, 1), noise(32, 16, 2)
+    small, wide, other = _noise(16, 16, 0), _noise(32, 16, 1), _noise(32, 16, 2)
     return [
         make_record("a", labels=(1.0, 0.0), correct=True, images=(small,)),
         make_record("b", ("x", "y", "z"), labels=(0.5, None, 1.0), correct=False),
@@ -179,9 +179,14 @@ def mixed_records(make_record: Any) -> list[Any]:
     ]
 
 
-def noise(width: int, height: int, seed: int) -> bytes:
+def _noise(width: int, height: int, seed: int) -> bytes:
     """A PNG of which no two tiles are the same."""
     stream = io.BytesIO()
     pixels = random.Random(seed).randbytes(3 * width * height)
     PIL.Image.frombytes("RGB", (width, height), pixels).save(stream, "PNG")
     return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[[int, int, int], bytes]:
+    return _noise

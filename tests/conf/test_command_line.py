@@ -21,7 +21,21 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("argument", "message"),
     [
         ("weigher.hiden=3", "weigher.hiden: no such setting; weigher allows kind, features, hidden"),
-        ("+experiment=nope", "'experiment/nope'; options of 'experiment': clean_only domain_table"),
+        ("+experiment=nope", "experiment=nope: no such file; options of 'experiment': clean_only, domain_table"),
+        ("experiment=instancenet", "did you mean instance_net?"),
+        ("weigher=instance_tabel", "did you mean instance_table?"),
+        ("iner.updates=5", "iner: no such setting; allowed are"),
+        ("--inner.updates=5", "settings have no dashes: write inner.updates=5"),
+        ("--experiment", "settings have no dashes: write experiment=VALUE"),
+        ("no_selection", "'no_selection' is no setting: write experiment=no_selection"),
+        ("nonsense", "'nonsense' is no setting: write name=value"),
+        ("name=${oc.env:HOME}", "${…} is not looked up here: write the value itself"),
+        ("inner.optimizer.lr=nan", "inner.optimizer: lr must be a number within"),
+        ("inner.optimizer.lr=1e38", "inner.optimizer: lr must be a number within"),
+        ("outer.schedule.warmup=2", "outer.schedule: warmup must be at most 1, is 2"),
+        ("inner.clip_norm=nan", "inner: clip_norm must be a number within"),
+        ("seed=99999999999999999999999", "seed must lie within"),
+        ("inner.loss=mes", "inner: 'mes' is no loss; allowed are cross_entropy, mse; did you mean mse?"),
         ("seed=abc", "seed: Value 'abc' of type 'str' could not be converted to Integer"),
     ],
 )
@@ -36,7 +50,7 @@ def test_a_wrong_setting_is_one_message(argument: str, message: str, tmp_path: P
 def test_an_unknown_command_names_those_there_are(tmp_path: Path) -> None:
     done = _run("trian", folder=tmp_path)
     assert done.returncode == 2
-    assert "none of train, sample, label, score, select, evaluate, doctor, report" in done.stderr
+    assert "did you mean train?" in done.stderr
 
 
 def test_the_prompt_is_printed_as_the_model_reads_it(tmp_path: Path) -> None:

@@ -1,15 +1,9 @@
-"""The doctor as a command: exits with its status."""
+"""`doctor`: what a trainer must know of data. Status 0: nothing grave, 1: grave findings, 2: it cannot be read."""
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from dreamprm.doctor.examine import main as examine_and_show
+from dreamprm.commands.command import command
+from dreamprm.doctor.examine import examine_and_show
+from dreamprm.doctor.settings import DoctorSettings
 
 __all__ = ["main"]
 
-
-def main(arguments: Sequence[str], program: str) -> None:
-    """`program` is how the command was called, for its help."""
-    sys.exit(examine_and_show(arguments, program))
+main = command("doctor", DoctorSettings, examine_and_show)

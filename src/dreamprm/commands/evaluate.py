@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from dreamprm.commands.settings import EvaluateStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.commands.command import command
+from dreamprm.config.schema import EvaluateConfig
 from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["evaluate", "main"]
+__all__ = ["EvaluateStage", "evaluate", "main"]
+
+
+@dataclass
+class EvaluateStage(Settings):
+    """Best-of-N and step-level figures of a scores file."""
+
+    scores: str | None = setting(None, "a file that `dreamprm score` wrote")
+    out: str = setting("results.json", "file that is written")
+    name: str = setting("evaluate", "name in the results")
+    evaluate: EvaluateConfig = setting(EvaluateConfig())
 
 
 def evaluate(settings: EvaluateStage) -> Path:
@@ -34,9 +43,4 @@ def evaluate(settings: EvaluateStage) -> Path:
     return path
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    evaluate(to_settings(config, EvaluateStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("evaluate", _run, arguments, program)
+main = command("evaluate", EvaluateStage, evaluate)

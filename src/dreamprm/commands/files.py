@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamprm.commands.settings import StageData
+from dreamprm.data.file_data import FileRows
 from dreamprm.data.record import Image, Record
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.files import write_atomically
 
-__all__ = ["needed", "read_records", "read_scores", "write_lines", "write_records"]
+__all__ = ["StageData", "needed", "read_records", "read_scores", "write_lines", "write_records"]
+
+
+@dataclass
+class StageData(FileRows):
+    """The chains or questions to work on; `path` may be world/SPLIT for a split of the embedded world too."""
+
 
 _SCORES = "step_scores"
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from dreamprm.commands.settings import LabelStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.choices import Device
+from dreamprm.commands.command import command
+from dreamprm.commands.files import StageData
+from dreamprm.policy.sampling import PolicyConfig
 from dreamprm.progress import Reporter, say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["label", "main"]
+__all__ = ["LabelStage", "label", "main"]
+
+
+@dataclass
+class LabelStage(Settings):
+    """Monte-Carlo labels for every step of `data`: the share of `num` completions that come out right."""
+
+    out: str = setting("labelled.jsonl", "file that is written")
+    num: int = setting(16, "completions of a step", least=1)
+    seed: int = setting(0, "of the draws", least=0)
+    device: Device = setting(Device.auto, "auto: a GPU where there is one")
+    data: StageData = setting(StageData())
+    policy: PolicyConfig = setting(PolicyConfig())
 
 
 def label(settings: LabelStage) -> Path:
@@ -34,9 +46,4 @@ def label(settings: LabelStage) -> Path:
     return path
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    label(to_settings(config, LabelStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("label", _run, arguments, program)
+main = command("label", LabelStage, label)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+import dreamprm
+from dreamprm.choices import near_miss
 
 __all__ = ["COMMANDS", "entry", "main"]
 
@@ -17,26 +21,51 @@ COMMANDS = {
     "evaluate": ("dreamprm.commands.evaluate", "best-of-N and step-level figures of a scores file"),
     "doctor": ("dreamprm.commands.doctor", "what a trainer must know of a data file"),
     "report": ("dreamprm.commands.report", "report.html of a finished run"),
+    "experiments": ("dreamprm.commands.experiments", "the named experiments, with what each is"),
 }
 """Command -> (module with a `main(arguments, program)`, one line of help)."""
 
 
 def entry(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run one command with the arguments of the command line; modules are imported only when asked for."""
-    module = importlib.import_module(COMMANDS[command][0])
-    module.main(list(sys.argv[1:] if arguments is None else arguments), program or f"dreamprm {command}")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in words:
+        sys.stdout.write(f"dreamprm {dreamprm.__version__}\n")
+        return
+    importlib.import_module(COMMANDS[command][0]).main(words, program or f"dreamprm {command}")
 
 
 def main() -> None:
-    """The console script `dreamprm`."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  dreamprm {name:<9} {text}" for name, (_, text) in COMMANDS.items())
-        sys.stdout.write(
-            f"{lines}\n\nSettings follow as name=value, e.g. dreamprm train +experiment=instance_net seed=1\n"
-        )
-        return
-    command = sys.argv[1]
-    if command not in COMMANDS:
-        sys.stderr.write(f"error: {command!r} is none of {', '.join(COMMANDS)}\n")
+    """The console script `dreamprm`, and `python -m dreamprm`."""
+    program = "python -m dreamprm" if Path(sys.argv[0]).name == "__main__.py" else "dreamprm"
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        _help(program, words[1:])
+    elif words[0] in ("--version", "-V", "version"):
+        sys.stdout.write(f"dreamprm {dreamprm.__version__}\n")
+    elif words[0] in COMMANDS:
+        entry(words[0], words[1:], f"{program} {words[0]}")
+    else:
+        allowed = ", ".join(COMMANDS)
+        sys.stderr.write(f"error: {words[0]!r} is no command; there are {allowed}{near_miss(words[0], COMMANDS)}\n")
         sys.exit(2)
-    entry(command, sys.argv[2:], f"dreamprm {command}")
+
+
+def _help(program: str, words: Sequence[str]) -> None:
+    """All commands; with a command's name its help, with any other word the settings of all that speak of it."""
+    if words and words[0] in COMMANDS:
+        entry(words[0], ["--help", *words[1:]], f"{program} {words[0]}")
+        return
+    if words:
+        for name in COMMANDS:
+            sys.stdout.write(f"{program} {name}:\n")
+            entry(name, ["--help", *words], f"{program} {name}")
+        return
+    lines = [f"usage: {program} COMMAND [name=value …]", ""]
+    lines += [f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [
+        "",
+        f"{program} COMMAND --help shows its settings; {program} --help WORD those of all that speak of WORD.",
+        f"e.g. {program} train experiment=instance_net seed=1",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")

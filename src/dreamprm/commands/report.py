@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from dreamprm.commands.settings import ReportStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.commands.command import command
 from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["main", "report"]
+__all__ = ["ReportStage", "main", "report"]
+
+
+@dataclass
+class ReportStage(Settings):
+    """report.html of a finished run, written again from its files."""
+
+    run_dir: str | None = setting(None, "the folder of a finished run")
 
 
 def report(settings: ReportStage) -> Path:
@@ -28,9 +33,4 @@ def report(settings: ReportStage) -> Path:
     return path
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    report(to_settings(config, ReportStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("report", _run, arguments, program)
+main = command("report", ReportStage, report)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from dreamprm.commands.settings import SampleStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.choices import Device
+from dreamprm.commands.command import command
+from dreamprm.commands.files import StageData
+from dreamprm.policy.sampling import PolicyConfig
 from dreamprm.progress import Reporter, say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["main", "sample"]
+__all__ = ["SampleStage", "main", "sample"]
+
+
+@dataclass
+class SampleStage(Settings):
+    """The policy writes `num` candidates for every question of `data`."""
+
+    out: str = setting("candidates.jsonl", "file that is written")
+    num: int = setting(8, "candidates of a question", least=1)
+    seed: int = setting(0, "of the draws", least=0)
+    device: Device = setting(Device.auto, "auto: a GPU where there is one")
+    data: StageData = setting(StageData())
+    policy: PolicyConfig = setting(PolicyConfig())
 
 
 def sample(settings: SampleStage) -> Path:
@@ -47,9 +59,4 @@ def sample(settings: SampleStage) -> Path:
     return path
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    sample(to_settings(config, SampleStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("sample", _run, arguments, program)
+main = command("sample", SampleStage, sample)

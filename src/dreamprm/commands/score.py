@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from dreamprm.commands.settings import ScoreStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.choices import Device, Precision
+from dreamprm.commands.command import command
+from dreamprm.commands.files import StageData
 from dreamprm.progress import Reporter, only_our_bars, say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["main", "score"]
+__all__ = ["ScoreStage", "main", "score"]
+
+
+@dataclass
+class ScoreStage(Settings):
+    """The PRM's score of every step of every chain of `data`."""
+
+    prm: str | None = setting(None, "the folder prm/ of a run, or any model that PRM loads")
+    out: str = setting("scores.jsonl", "file that is written")
+    batch_size: int = setting(8, "chains scored at once", least=1)
+    device: Device = setting(Device.auto, "auto: a GPU where there is one")
+    precision: Precision = setting(Precision.fp32, "bf16: autocast over fp32 parameters; pure_bf16: all in bf16")
+    data: StageData = setting(StageData())
 
 
 def score(settings: ScoreStage) -> Path:
     """Write the records of the data again with a score per step (`extra.step_scores`)."""
     import torch
 
-    from dreamprm.choices import Precision
     from dreamprm.commands.files import needed, read_records, write_records
     from dreamprm.config.build import build_device
     from dreamprm.errors import UserError
@@ -47,9 +58,4 @@ def score(settings: ScoreStage) -> Path:
     return out
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    score(to_settings(config, ScoreStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("score", _run, arguments, program)
+main = command("score", ScoreStage, score)

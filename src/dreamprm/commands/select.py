@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from dreamprm.choices import Voting
-from dreamprm.commands.settings import SelectStage
-from dreamprm.config.launch import launch
-from dreamprm.config.resolve import to_settings
+from dreamprm.commands.command import command
+from dreamprm.prm.aggregation import AGGREGATIONS
 from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
 
-__all__ = ["main", "select"]
+__all__ = ["SelectStage", "main", "select"]
+
+
+@dataclass
+class SelectStage(Settings):
+    """Best-of-N: one candidate per question of a scores file."""
+
+    scores: str | None = setting(None, "a file that `dreamprm score` wrote")
+    out: str = setting("selection.jsonl", "file that is written")
+    method: Voting = setting(Voting.prm, "how the candidate is chosen")
+    aggregate: str = setting("mean", "how step scores become a chain's score", words=AGGREGATIONS)
 
 
 def select(settings: SelectStage) -> Path:
@@ -66,9 +75,4 @@ def _chain_scores(step_scores: list[list[float]], how: str) -> list[tuple[float,
     return found
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    select(to_settings(config, SelectStage))
-
-
-def main(arguments: list[str], program: str) -> None:
-    launch("select", _run, arguments, program)
+main = command("select", SelectStage, select)

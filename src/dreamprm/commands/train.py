@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import sys
+from omegaconf import DictConfig, OmegaConf
 
-from omegaconf import DictConfig
-
-from dreamprm.config.launch import launch
+from dreamprm.commands.command import STOPPED, command
 from dreamprm.config.resolve import resolve_train
+from dreamprm.config.schema import TrainConfig
 
-__all__ = ["main"]
-
-STOPPED = 130
-
-
-def main(arguments: list[str], program: str) -> None:
-    """Compose, check, train; once per combination with `--multirun`. Leaves with 130 when stopped before the end."""
-    launch("train", _run, arguments, program)
+__all__ = ["main", "train"]
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
-    from dreamprm.run_files.folder import resumed_settings
-
-    settings = resumed_settings(config, overrides) if config.get("resume") else resolve_train(config)
+def train(settings: TrainConfig) -> int:
+    """One run, or what `plan` and `show_prompts` ask for instead; the status is 130 where it was stopped."""
     # transformers takes seconds to import: settings are checked before.
     from dreamprm.plan.planner import show_plan
     from dreamprm.progress import only_our_bars
-    from dreamprm.trainer.run import show_prompts, train
+    from dreamprm.trainer.run import show_prompts
+    from dreamprm.trainer.run import train as run
 
     only_our_bars()
     if settings.plan:
         show_plan(settings)
     elif settings.show_prompts:
         show_prompts(settings)
-    elif train(settings) is None:
-        sys.exit(STOPPED)
+    elif run(settings) is None:
+        return STOPPED
+    return 0
+
+
+def _settings(config: DictConfig, words: list[str]) -> TrainConfig:
+    if OmegaConf.select(config, "resume"):
+        from dreamprm.run_files.folder import resumed_settings
+
+        return resumed_settings(config, words)
+    return resolve_train(config)
+
+
+main = command("train", TrainConfig, train, _settings)

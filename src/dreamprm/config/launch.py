@@ -1,110 +1,130 @@
-"""How every entry starts: Hydra composes, a wrong setting is one message and exit code 2, nothing is scattered."""
+"""From words of a command line to a composed configuration, in any folder and as often as one likes."""
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
-import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dreamprm.choices import near_miss
+from dreamprm.config.own import allow_modules, is_own
 from dreamprm.config.paths import HYDRA_VERSION_BASE, conf_dir
-from dreamprm.errors import ConfigError, UserError, fault_of_machine
+from dreamprm.errors import ConfigError
 
-__all__ = ["compose_config", "is_group", "launch"]
+__all__ = ["check_words", "compose_config", "every_combination", "experiments", "is_group"]
 
-_KEY = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+)=", re.DOTALL)
-_PASS_ON = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc"}
+_KEY = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
+_ALLOW = "allow="
+
+
+def experiments() -> dict[str, str]:
+    """Name -> description of every file of `conf/experiment`."""
+    found: dict[str, str] = {}
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found[path.stem] = " ".join(str(values.get("description", "")).split())
+    return found
 
 
 def is_group(override: str) -> bool:
     """Whether an override chooses a file of a group (`weigher=uniform`) and does not set a value."""
     match = _KEY.match(override)
-    if match is None:
-        return False
-    return (conf_dir() / match["key"].split("@")[0].split(":")[0]).is_dir()
+    return match is not None and _group_of(match["key"]) is not None
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raises ConfigError for the first word that is no `name=value`, with the form that is right."""
+    for place, word in enumerate(words):
+        if word.startswith("-"):
+            name, sign, value = word.lstrip("-").partition("=")
+            following = words[place + 1] if place + 1 < len(words) and "=" not in words[place + 1] else "VALUE"
+            right = f"{name or 'name'}={value if sign else following}"
+            raise ConfigError(f"{word}: settings have no dashes: write {right}; --help shows all of them")
+        match = _KEY.match(word)
+        if match is None and not word.startswith("~"):
+            right = f"experiment={word}" if word in experiments() else "name=value, e.g. seed=1"
+            raise ConfigError(f"{word!r} is no setting: write {right}")
+        if "${" in word:
+            raise ConfigError(f"{word}: ${{…}} is not looked up here: write the value itself")
 
 
 def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose `conf/NAME.yaml` with overrides, in any folder and as often as one likes.
+    """Compose `conf/NAME.yaml` with the words of a command line.
 
     Raises ConfigError with what is allowed when a group, an option or an override is not right.
     """
+    check_words(overrides)
+    allow_modules(
+        part.strip()
+        for item in overrides
+        if item.startswith(_ALLOW)
+        for part in item.removeprefix(_ALLOW).strip("[]").split(",")
+    )
+    words = [word for item in overrides if not item.startswith(_ALLOW) for word in _settable(item)]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base=HYDRA_VERSION_BASE, config_dir=str(conf_dir())):
-            return compose(name, overrides=[_settable(item) for item in overrides])
+            return compose(name, overrides=words)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_plain(str(error))) from error
 
 
-def launch(name: str, run: Callable[[DictConfig, list[str]], None], arguments: Sequence[str], program: str) -> None:
-    """Run `run(composed config, overrides)` once, or once per combination with `--multirun`.
-
-    The configuration is composed and checked before Hydra starts any job, so that a typing error costs no work.
-    Leaves with code 2 on a UserError, 130 on Ctrl-C.
-    """
-    flags = [item for item in arguments if item.startswith("-")]
-    overrides = [_settable(item) for item in arguments if not item.startswith("-")]
-    try:
-        if not _PASS_ON.intersection(flags):
-            compose_config(name, _first_of_sweep(overrides) if {"-m", "--multirun"} & set(flags) else overrides)
-    except UserError as error:
-        _leave(error)
-
-    def task(config: DictConfig) -> None:
+def every_combination(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """One list of overrides for each combination of values with commas between; the last setting changes fastest."""
+    check_words(overrides)
+    choices: list[list[str]] = []
+    for item in overrides:
+        if item.startswith(_ALLOW):
+            choices.append([item])
+            continue
         try:
-            run(config, list(HydraConfig.get().overrides.task))
-        except UserError as error:
-            _leave(error)
-        except KeyboardInterrupt:
-            sys.stderr.write("stopped\n")
-            sys.exit(130)
-        except Exception as error:
-            fault = fault_of_machine(error)
-            if fault is None:
-                raise
-            _leave(fault)
-
-    task.__module__ = __name__
-    sys.argv = [program, *flags, *overrides]
-    GlobalHydra.instance().clear()
-    hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_dir()), config_name=name)(task)()
-
-
-def _settable(override: str) -> str:
-    """`a.b=1` as `++a.b=1`: the dataclass schema says what exists, so that files need not list every default."""
-    match = _KEY.match(override)
-    if match is None:
-        raise ConfigError(f"{override!r} is no setting: write name=value, e.g. seed=1 or +experiment=instance_net")
-    if is_group(override) or match["mark"] == "~" or match["key"].startswith("hydra."):
-        return override
-    return "++" + override.lstrip("+")
-
-
-def _first_of_sweep(overrides: Sequence[str]) -> list[str]:
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
-    except HydraException as error:
-        raise ConfigError(_plain(str(error))) from error
-    found: list[str] = []
-    for item in parsed:
-        if item.is_sweep_override():
-            mark = "++" if item.input_line and item.input_line.startswith("++") else ""
-            mark = mark or ("+" if item.input_line and item.input_line.startswith("+") else "")
-            found.append(f"{mark}{item.get_key_element().lstrip('+')}={next(iter(item.sweep_string_iterator()))}")
+            (parsed,) = OverridesParser.create().parse_overrides(overrides=[item])
+        except HydraException as error:
+            raise ConfigError(_plain(str(error))) from error
+        if parsed.is_sweep_override():
+            name = item.partition("=")[0]
+            choices.append([f"{name}={value}" for value in parsed.sweep_string_iterator()])
         else:
-            found.append(str(item.input_line))
-    return found
+            choices.append([item])
+    for chosen in itertools.product(*choices):
+        yield list(chosen)
+
+
+def _group_of(key: str) -> Path | None:
+    """The folder of a group's files; None for a setting. `schedule@inner.schedule` is of the group `schedule`."""
+    folder = conf_dir() / key.split("@")[0].split(":")[0]
+    return folder if folder.is_dir() else None
+
+
+def _settable(override: str) -> list[str]:
+    """The override in Hydra's own form.
+
+    `a.b=1` becomes `++a.b=1`: the dataclasses say what exists, so that files need not list every default.
+    `experiment=x` becomes `+experiment=x`. A user's own weigher or source takes the place of the file of its group.
+    """
+    match = _KEY.match(override)
+    if match is None or match["mark"] == "~":
+        return [override]
+    key, value = match["key"], match["value"]
+    group = _group_of(key)
+    if group is None:
+        return ["++" + override.lstrip("+")]
+    if is_own(value):
+        return [f"~{key}", f"++{key}.kind='{value}'"]
+    options = sorted(path.stem for path in group.glob("*.yaml"))
+    if re.fullmatch(r"[\w-]+", value) and value not in options and value != "null":
+        listed = ", ".join(options)
+        raise ConfigError(f"{key}={value}: no such file; options of {key!r}: {listed}{near_miss(value, options)}")
+    return [f"+{key}={value}" if key == "experiment" else override]
 
 
 def _plain(message: str) -> str:
@@ -115,16 +135,5 @@ def _plain(message: str) -> str:
             break
         if line.strip() and "HYDRA_FULL_ERROR" not in line and not line.startswith("See https"):
             kept.append(line.strip())
-    return " ".join(kept).replace("Available options in", "; options of").replace(" ; ", "; ")
-
-
-def _leave(error: UserError) -> None:
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        traceback.print_exc()
-    sys.stderr.write(f"error: {error}\n")
-    sys.exit(2)
-
-
-def plain_container(config: DictConfig) -> dict[str, object]:
-    """A composed configuration as plain nested dicts, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    text = " ".join(kept).replace("Available options in", "; options of").replace(" ; ", "; ")
+    return text.replace("To use multiple values", "Several runs need --multirun. To use multiple values")

@@ -6,38 +6,44 @@ import dataclasses
 import operator
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dreamprm.choices import near_miss
 from dreamprm.config.optimizers import OPTIMIZERS, OptimizerSettings
+from dreamprm.config.own import PLACES_OF_OWN, admit, is_own
 from dreamprm.config.schedule import SCHEDULES, Schedule
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError
 from dreamprm.sources.source_settings import DATA_KINDS, META_KINDS
 from dreamprm.weigher import WEIGHERS
 
-__all__ = ["PLACES", "differences", "resolve_train", "to_plain", "to_settings"]
+__all__ = ["differences", "kinds_at", "resolve_train", "to_plain", "to_settings"]
 
 _SHARED = (OptimizerSettings, Schedule)
-_ANYWHERE = {kind: settings for kind, (settings, _) in OPTIMIZERS.items() if kind != "row_adam"}
 
-PLACES: dict[str, Mapping[str, type[Any]]] = {
+# Place in the configuration -> the table of its kinds, whose entries are settings, or settings with their class.
+_TABLES: dict[str, Mapping[str, Any]] = {
     "data": DATA_KINDS,
     "meta": META_KINDS,
-    "weigher": {kind: settings for kind, (settings, _) in WEIGHERS.items()},
-    "cold.optimizer": _ANYWHERE,
-    "inner.optimizer": _ANYWHERE,
-    "outer.optimizer": {kind: settings for kind, (settings, _) in OPTIMIZERS.items()},
+    "weigher": WEIGHERS,
+    "cold.optimizer": OPTIMIZERS,
+    "inner.optimizer": OPTIMIZERS,
+    "outer.optimizer": OPTIMIZERS,
     "cold.schedule": SCHEDULES,
     "inner.schedule": SCHEDULES,
     "outer.schedule": SCHEDULES,
 }
-"""Place in the configuration -> kind -> settings."""
 
-T = TypeVar("T")
+
+def kinds_at(place: str) -> dict[str, type[Any]]:
+    """Kind -> settings, for a place where there are several kinds; none elsewhere."""
+    found = {kind: entry[0] if isinstance(entry, tuple) else entry for kind, entry in _TABLES.get(place, {}).items()}
+    if place in ("cold.optimizer", "inner.optimizer"):
+        del found["row_adam"]  # it moves rows, which a weigher's table has
+    return found
 
 
 def resolve_train(composed: DictConfig | Mapping[str, Any]) -> TrainConfig:
@@ -48,8 +54,13 @@ def resolve_train(composed: DictConfig | Mapping[str, Any]) -> TrainConfig:
     config = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
     schema = OmegaConf.structured(TrainConfig)
     default = TrainConfig()
-    for place, kinds in PLACES.items():
-        kind = OmegaConf.select(config, f"{place}.kind")
+    for place in PLACES_OF_OWN:
+        word = OmegaConf.select(config, place)
+        word = OmegaConf.select(config, f"{place}.kind") if isinstance(word, DictConfig) else word
+        if is_own(word):
+            admit(place, word)
+    for place in _TABLES:
+        kind, kinds = OmegaConf.select(config, f"{place}.kind"), kinds_at(place)
         if kind is None:
             continue
         if kind not in kinds:

@@ -1,10 +1,9 @@
-"""`dreamprm doctor data.path=FILE`, `dreamprm doctor data.path=FILE`."""
+"""`dreamprm doctor data.path=FILE`: one pass over each data set, findings, table, report."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,12 @@ from rich.console import Console
 from dreamprm.data.readers import BadRows
 from dreamprm.data.record import RecordError
 from dreamprm.doctor.findings import Finding, Severity, find, find_overlap
-from dreamprm.doctor.settings import DoctorSettings, parse_settings
+from dreamprm.doctor.settings import DoctorSettings
 from dreamprm.doctor.summary import as_data, show
 from dreamprm.doctor.survey import Survey, survey
+from dreamprm.errors import UserError
 
-__all__ = ["examine", "main"]
-
-_HELP = """Usage: {program} data.path=FILE [name=value …]
-
-  data.path      file, folder, meta.json or [list, of, these]; meta.path and test.path are compared with it
-  data.format    recognised where absent          data.images  root of image paths (default: the file's folder)
-  data.split     of a Hugging Face folder         data.options.NAME  a setting of the format
-  json           file for the report as JSON, - for standard output
-  on_bad_row     quarantine (default: listed in the file `quarantine`), skip, or error
-  quarantine     side file, default bad_rows.jsonl         max_images  images to open, 0 for all, default 2000
-
-Exit status: 0 nothing grave, 1 findings of severity error, 2 the data could not be read or a setting is wrong.
-"""
+__all__ = ["examine", "examine_and_show"]
 
 
 def _side_file(settings: DoctorSettings, name: str) -> Path:
@@ -59,19 +47,18 @@ def examine(settings: DoctorSettings) -> tuple[dict[str, dict[str, Any]], dict[s
     return data, findings
 
 
-def main(argv: Sequence[str] | None = None, program: str = "dreamprm doctor") -> int:
-    """Examine, show a table, write JSON where asked. Returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
-        Console(highlight=False, soft_wrap=True).print(_HELP.format(program=program), markup=False)
-        return 0 if arguments else 2
+def examine_and_show(settings: DoctorSettings) -> int:
+    """Examine, show a table, write JSON where asked.
+
+    Returns the exit status: 0 nothing grave, 1 findings of severity error. Raises UserError, whose status is 2, for
+    data that cannot be read.
+    """
+    if settings.data.path is None:
+        raise UserError("data.path is missing; name the file to examine: data.path=FILE")
     try:
-        settings = parse_settings(arguments)
         data, findings = examine(settings)
     except (RecordError, ValueError, OSError) as error:
-        errors.print(f"doctor: {error}", markup=False)
-        return 2
+        raise UserError(str(error)) from error
     report = {"data": data, "findings": {k: [item.as_dict() for item in v] for k, v in findings.items()}}
     if settings.json == "-":
         sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")

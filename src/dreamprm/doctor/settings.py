@@ -1,66 +1,24 @@
-"""What the doctor is asked: `data.path=FILE meta.path=FILE test.path=FILE json=FILE …`, checked against a schema."""
+"""What the doctor is asked: `data.path=FILE meta.path=FILE test.path=FILE json=FILE …`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from dreamprm.choices import OnBadRow
+from dreamprm.data.file_data import FilePlace
+from dreamprm.setting import Settings, setting
 
-from dreamprm.data.readers import OnBadRow
-
-__all__ = ["DataSettings", "DoctorSettings", "parse_settings"]
+__all__ = ["DoctorSettings"]
 
 
 @dataclass
-class DataSettings:
-    """path: file, folder, meta.json, or a list of these.  images: root of image paths (default: the file's folder)."""
+class DoctorSettings(Settings):
+    """What a trainer must know of data: what is bad, missing, repeated, trivial, or shared between sets."""
 
-    path: Any = None
-    format: str | None = None
-    images: str | None = None
-    split: str | None = None
-    follow_links: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class DoctorSettings:
-    """json: where the report goes as JSON ("-": standard output, and no table).
-
-    on_bad_row: error stops at the first, skip counts, quarantine also lists them in the side file `quarantine`.
-    max_images: images to open per data set (0: all of them).
-    """
-
-    data: DataSettings = field(default_factory=DataSettings)
-    meta: DataSettings = field(default_factory=DataSettings)
-    test: DataSettings = field(default_factory=DataSettings)
-    json: str | None = None
-    on_bad_row: OnBadRow = OnBadRow.quarantine
-    quarantine: str = "bad_rows.jsonl"
-    max_images: int = 2000
-
-
-def parse_settings(arguments: Sequence[str]) -> DoctorSettings:
-    """Settings from `name=value` arguments. Raises ValueError that names the wrong one and what is allowed."""
-    schema = OmegaConf.structured(DoctorSettings)
-    for argument in arguments:
-        name, sign, value = argument.partition("=")
-        if not sign or not name:
-            raise ValueError(f"{argument!r} is no setting; write name=value, e.g. data.path=train.jsonl")
-        if value == "-":
-            argument = f"{name}='-'"  # a bare dash would begin a list
-        try:
-            schema = OmegaConf.merge(schema, OmegaConf.from_dotlist([argument]))
-        except OmegaConfBaseException as error:
-            allowed = "data.*, meta.*, test.* (path, format, images, split, follow_links, options), json, on_bad_row"
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{argument}: {reason}; settings are {allowed}, quarantine, max_images") from None
-    settings = cast(DoctorSettings, OmegaConf.to_object(schema))
-    if settings.data.path is None:
-        raise ValueError("data.path is missing; name the file to examine: data.path=FILE")
-    if settings.max_images < 0:
-        raise ValueError(f"max_images must be at least 0, is {settings.max_images}")
-    return settings
+    data: FilePlace = setting(FilePlace())
+    meta: FilePlace = setting(FilePlace())
+    test: FilePlace = setting(FilePlace())
+    json: str | None = setting(None, "file for the report as JSON; - for standard output, and no table")
+    on_bad_row: OnBadRow = setting(OnBadRow.quarantine, "stop at the first, count, or also list them in `quarantine`")
+    quarantine: str = setting("bad_rows.jsonl", "file that lists bad rows")
+    max_images: int = setting(2000, "images to open per data set; 0: all", least=0)

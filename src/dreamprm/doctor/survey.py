@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.file_data import FilePlace
 from dreamprm.data.readers import BadRows, ImageError, image_size
 from dreamprm.data.readers.locate import parts
 from dreamprm.data.readers.parse import parse_row
 from dreamprm.data.readers.text import fingerprint, is_bare_answer
 from dreamprm.data.record import Image, Record, RecordError
 from dreamprm.doctor.digits import digits_at_risk, digits_lost
-from dreamprm.doctor.settings import DataSettings
 
 __all__ = ["Survey", "survey"]
 
@@ -206,18 +206,11 @@ def _image_name(image: Image) -> str:
     return image.name if isinstance(image, Path) else hashlib.blake2b(image, digest_size=8).hexdigest()
 
 
-def survey(settings: DataSettings, bad: BadRows, max_images: int) -> Survey:
+def survey(settings: FilePlace, bad: BadRows, max_images: int) -> Survey:
     """Count one data set. Raises DataError for files that cannot be read on, RecordError where bad rows are errors."""
     found = Survey(bad=bad)
     images = _Images(found, max_images)
-    for part in parts(
-        settings.path,
-        settings.format,
-        images=settings.images,
-        split=settings.split,
-        follow_links=settings.follow_links,
-        options=settings.options,
-    ):
+    for part in parts(**settings.reading()):
         found.files.append(str(part.context.path))
         if part.format.name not in found.formats:
             found.formats.append(part.format.name)

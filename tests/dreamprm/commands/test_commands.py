@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dreamprm.commands.evaluate import evaluate
-from dreamprm.commands.label import label
-from dreamprm.commands.sample import sample
-from dreamprm.commands.score import score
-from dreamprm.commands.select import select
-from dreamprm.commands.settings import (
-    EvaluateStage,
-    LabelStage,
-    ReportStage,
-    SampleStage,
-    ScoreStage,
-    SelectStage,
-    StageData,
-)
-from dreamprm.config.launch import compose_config
-from dreamprm.config.resolve import to_settings
+from dreamprm.commands.command import settings_from
+from dreamprm.commands.evaluate import EvaluateStage, evaluate
+from dreamprm.commands.files import StageData
+from dreamprm.commands.label import LabelStage, label
+from dreamprm.commands.sample import SampleStage, sample
+from dreamprm.commands.score import ScoreStage, score
+from dreamprm.commands.select import SelectStage, select
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.policy import PolicyConfig
 
@@ -79,21 +70,6 @@ def test_the_same_seed_samples_the_same(tmp_path: Path) -> None:
     assert [row["steps"] for row in one] == [row["steps"] for row in two]
 
 
-@pytest.mark.parametrize(
-    ("name", "schema"),
-    [
-        ("sample", SampleStage),
-        ("label", LabelStage),
-        ("score", ScoreStage),
-        ("select", SelectStage),
-        ("evaluate", EvaluateStage),
-        ("report", ReportStage),
-    ],
-)
-def test_every_stage_composes_to_its_defaults(name: str, schema: type) -> None:
-    assert to_settings(compose_config(name), schema) == schema()
-
-
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.path is not set"):
         score(ScoreStage(prm="x"))
@@ -104,4 +80,4 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="row 1: no score for each step"):
         select(SelectStage(scores=str(file)))
     with pytest.raises(ConfigError, match=r"method: Invalid value 'best', expected one of \[prm, weighted_vote"):
-        to_settings(compose_config("select", ["method=best"]), SelectStage)
+        settings_from(["method=best"], SelectStage)

@@ -32,9 +32,10 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
         ("outer.optimizer.lr=-1", r"outer\.optimizer: lr must be above 0, is -1"),
         ("data.flipped=1.5", r"data: flipped must be at most 1, is 1.5"),
         ("outer=5", r"outer: is a group of settings \(batch_size, .*\), not 5"),
-        ("weigher=foo", r"weigher/foo'; options of 'weigher': domain_table"),
+        ("weigher=foo", r"weigher=foo: no such file; options of 'weigher': domain_table"),
         ("weigher=instance_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),
         ("foo", "'foo' is no setting: write name=value"),
+        ("optimizer@inner.optimizer=row_adam", "inner.optimizer.kind: 'row_adam' is none of adam, adamw"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:

@@ -11,8 +11,17 @@ from typing import Any
 
 import pytest
 
-from dreamprm.doctor import main
+from dreamprm.commands.doctor import main as doctor
 from dreamprm.doctor.digits import digits_at_risk, digits_lost
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status of the command."""
+    try:
+        doctor(arguments)
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
 
 
 @pytest.fixture
@@ -154,13 +163,16 @@ def test_bad_rows_are_listed_counted_or_stop(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["data.pth=x"], "Key 'pth' not in 'DataSettings'; settings are data.*"),
-        (["train.path=x"], "Key 'train' not in 'DoctorSettings'"),
-        (["nonsense"], "'nonsense' is no setting; write name=value"),
+        (["data.pth=x"], "data.pth: no such setting; data allows path, format, images"),
+        (["train.path=x"], "train: no such setting; allowed are data, meta, test, json"),
+        (["nonsense"], "'nonsense' is no setting: write name=value"),
         (["json=-"], "data.path is missing"),
         (["data.path=none.jsonl"], "none.jsonl: is not there"),
         (["data.path=none.jsonl", "max_images=-1"], "max_images must be at least 0"),
-        (["data.path=none.jsonl", "on_bad_row=ignore"], "on_bad_row=ignore: Invalid value"),
+        (
+            ["data.path=none.jsonl", "on_bad_row=ignore"],
+            "on_bad_row: Invalid value 'ignore', expected one of [error, skip",
+        ),
     ],
 )
 def test_wrong_settings_are_clear_errors(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from dreamprm.commands.evaluate import evaluate
+from dreamprm.commands.evaluate import EvaluateStage, evaluate
 from dreamprm.commands.files import write_records
-from dreamprm.commands.settings import EvaluateStage
 from dreamprm.data.record import Record
 from dreamprm.evaluate.figures import FigureSettings, figures, true_steps
 from dreamprm.trainer.outputs import evaluate_records

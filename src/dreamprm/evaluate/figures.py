@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamprm.data.record import Record
-from dreamprm.evaluate.best_of_n import Candidates, best_of_n_table
+from dreamprm.evaluate.best_of_n import best_of_n_table
+from dreamprm.evaluate.candidates import Candidates
 from dreamprm.evaluate.first_error import first_error_f1
 from dreamprm.evaluate.steps import step_metrics
 

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from einops import rearrange
+from jaxtyping import Float
+from numpy import ndarray
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "bootstrap", "mean_interval", "paired_difference", "wilson"]
+__all__ = ["Interval", "bootstrap", "mean_interval", "mean_intervals", "paired_difference", "wilson"]
 
 LEVEL = 0.95
 
@@ -72,20 +75,49 @@ def mean_interval(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """The mean of one value per question. Wilson's interval where every value is 0 or 1 and no question shares a
-    cluster with another (it holds near 0 and 1, where the bootstrap's interval has no width); else the bootstrap."""
-    array = np.asarray(values, dtype=float)
-    if not len(array):
+    """The mean of one value per question, as `mean_intervals`."""
+    column = rearrange(np.asarray(values, dtype=float), "questions -> questions 1")
+    return mean_intervals(column, clusters, num_resamples=num_resamples, seed=seed)[0]
+
+
+def mean_intervals(
+    values: Float[ndarray, "Q M"],
+    clusters: Sequence[Any] | None = None,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    wilson_allowed: bool = True,
+) -> list[Interval]:
+    """The mean of every column, one value per question and column; all columns are drawn together.
+
+    Wilson's interval where every value is 0 or 1 and no question shares a cluster with another (it holds near 0 and 1,
+    where the bootstrap's interval has no width); else the percentile bootstrap over whole clusters. wilson_allowed:
+    False for differences.
+    """
+    if not len(values):
         raise ValueError("an interval needs at least one question")
-    alone = clusters is None or len(set(map(str, clusters))) == len(array)
-    if alone and np.isin(array, (0.0, 1.0)).all():
-        return wilson(int(array.sum()), len(array))
-    return bootstrap(
-        lambda rows: float(array[rows].mean()),
-        range(len(array)) if clusters is None else clusters,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    given = range(len(values)) if clusters is None else clusters
+    names, member = np.unique(np.asarray([str(cluster) for cluster in given]), return_inverse=True)
+    size = np.bincount(member).astype(float)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, member, values)
+    generator = np.random.default_rng(seed)
+    drawn = np.stack(
+        [
+            np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+            for _ in range(num_resamples)
+        ]
+    ).astype(float)
+    means = (drawn @ sums) / rearrange(drawn @ size, "resamples -> resamples 1")
+    tail = 100 * (1 - LEVEL) / 2
+    lows, highs = np.percentile(means, [tail, 100 - tail], axis=0)
+    alone = len(names) == len(values) and wilson_allowed
+    return [
+        wilson(int(column.sum()), len(column))
+        if alone and np.isin(column, (0.0, 1.0)).all()
+        else Interval(float(column.mean()), float(low), float(high), len(names))
+        for column, low, high in zip(values.T, lows, highs)
+    ]
 
 
 def paired_difference(
@@ -100,9 +132,5 @@ def paired_difference(
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} values are not pairs")
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    return bootstrap(
-        lambda rows: float(difference[rows].mean()),
-        range(len(difference)) if clusters is None else clusters,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    column = rearrange(difference, "questions -> questions 1")
+    return mean_intervals(column, clusters, num_resamples=num_resamples, seed=seed, wilson_allowed=False)[0]

@@ -14,6 +14,7 @@ __all__ = [
     "Choice",
     "Device",
     "HeadKind",
+    "Judge",
     "Judged",
     "Keep",
     "Labels",
@@ -145,6 +146,13 @@ class Labels(Choice):
 
     checked = "checked"
     monte_carlo = "monte_carlo"
+
+
+class Judge(Choice):
+    """How two answers are compared: `math`, equal as mathematics; `exact`, letter by letter but for spaces around."""
+
+    math = "math"
+    exact = "exact"
 
 
 class Judged(Choice):

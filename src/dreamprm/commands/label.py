@@ -32,13 +32,13 @@ def label(settings: LabelStage) -> Path:
     from dreamprm.commands.files import read_records, write_records
     from dreamprm.config.build import build_policy
     from dreamprm.policy import monte_carlo
-    from dreamprm.policy.answers import same_answer
+    from dreamprm.policy.answers import ends_right
 
     records = read_records(settings.data)
     policy = build_policy(settings.policy, settings.device)
     with Reporter("label", sum(max(0, len(record.steps) - 1) for record in records) * settings.num) as report:
         policy.progress = lambda done, total: report.update(done, {})
-        counts = monte_carlo(policy, records, same_answer, settings.num, seed=settings.seed)
+        counts = monte_carlo(policy, records, ends_right, settings.num, seed=settings.seed)
     labelled = [replace(record, labels=count.labels) for record, count in zip(records, counts, strict=True)]
     path = Path(settings.out)
     write_records(path, labelled)

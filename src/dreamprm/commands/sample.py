@@ -32,7 +32,7 @@ def sample(settings: SampleStage) -> Path:
     from dreamprm.commands.files import read_records, write_records
     from dreamprm.config.build import build_policy
     from dreamprm.policy import Prefix
-    from dreamprm.policy.answers import answer_of, same_answer, steps_of
+    from dreamprm.policy.answers import answer_of, ends_right, steps_of
 
     questions = list({record.group: record for record in read_records(settings.data)}.values())
     policy = build_policy(settings.policy, settings.device)
@@ -47,7 +47,7 @@ def sample(settings: SampleStage) -> Path:
             steps=steps_of(response),
             labels=(),
             answer=answer_of(response),
-            correct=None if record.reference is None else same_answer(record, response),
+            correct=None if record.reference is None else ends_right(record, response),
             extra={"policy": settings.policy.path},
         )
         for record, responses in zip(questions, sampled, strict=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.answer_text import is_bare_answer
 from dreamprm.data.file_data import FilePlace
 from dreamprm.data.readers import BadRows, ImageError, image_size
 from dreamprm.data.readers.locate import parts
 from dreamprm.data.readers.parse import parse_row
-from dreamprm.data.readers.text import fingerprint, is_bare_answer
+from dreamprm.data.readers.text import fingerprint
 from dreamprm.data.record import Image, Record, RecordError
 from dreamprm.doctor.digits import digits_at_risk, digits_lost
 

@@ -1,4 +1,4 @@
-"""What readers share about texts: options in their spellings, final answers, image placeholders, names of groups."""
+"""What readers share about texts: options in their spellings, image placeholders, names of groups."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from dreamprm.data.record import Image
 
 __all__ = [
     "clean_question",
-    "extract_answer",
     "fingerprint",
     "first_error_labels",
     "group_of",
-    "is_bare_answer",
     "literal_list",
     "read_options",
     "with_options",
@@ -26,17 +24,8 @@ __all__ = [
 
 _IMAGE_TOKEN = re.compile(r"[ \t]*<image>[ \t]*\n?|\n?[ \t]*<image ?\d+>[ \t]*$")
 _LETTERED = re.compile(r"(?:^|[;\n])\s*\(?([A-Z])[.):]\s*")
-_ANSWER = re.compile(
-    r"(?:\bfinal answer|\banswer|\bsolution|最终答案|答案)[*_\s]*(?:\bis\b|\bis:|[:：=]|是|为)[\s:：*_]*([^\n]+)",
-    re.IGNORECASE,
-)
-_HEADED = re.compile(
-    r"(?:^|\n)#{1,6}\s*(?:final\s+)?answer[:.]?\s*\n+\s*([^\n]+)|(?:^|\n)####\s*([^\n]+)", re.IGNORECASE
-)
 _NO_QUESTION = re.compile(r"<image ?\d*>|^\s*#*\s*question:")
 _NO_WORD = re.compile(r"[\W_]+")
-_BARE = re.compile(r"\(?[A-Za-z]\)?[.):]?|[-+]?[\d.,/]+%?|\$?\\boxed\{[^{}]*\}\$?\.?")
-_CHOICE = re.compile(r"(?:choice|option)[ _]?\(?([A-Z])\b\)?|^\(?([A-Z])\)?(?=$|[.):,\s])", re.IGNORECASE)
 
 
 def literal_list(row: Row, text: str, field: str) -> list[Any]:
@@ -86,45 +75,6 @@ def clean_question(question: str) -> str:
     `<image 1>` inside a sentence stays: the sentence speaks of it.
     """
     return _IMAGE_TOKEN.sub("", question).strip() if "<image" in question else question.strip()
-
-
-def _last_boxed(text: str) -> str | None:
-    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    begin = text.index("{", start) + 1
-    depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[begin:position].strip()
-    return None
-
-
-def extract_answer(text: str) -> str | None:
-    """The chain's own final answer: the last `\\boxed{}`, else the last "answer: …", else a bare answer, or None."""
-    boxed = _last_boxed(text)
-    if boxed:
-        return boxed
-    found: list[tuple[int, str]] = []
-    lowered = text.lower()
-    if "#" in text:
-        found += [(m.start(), m[1] or (m[2] if m.lastindex == 2 else "")) for m in _HEADED.finditer(text)]
-    if "answer" in lowered or "solution" in lowered or "答案" in text:
-        found += [(m.start(), m[1]) for m in _ANSWER.finditer(text)]
-    if found:
-        answer = max(found)[1].strip().strip("*_$ ").rstrip(".。").strip()
-        choice = _CHOICE.match(answer)
-        return (choice[1] or choice[2]).upper() if choice and len(answer) < 200 else answer or None
-    stripped = text.strip()
-    if is_bare_answer(stripped):
-        return stripped.strip("().:$ ") or None
-    return None
-
-
-def is_bare_answer(text: str) -> bool:
-    """Whether the text is an option letter, a number or a boxed value and nothing else: an answer without reasoning."""
-    return len(text) < 80 and _BARE.fullmatch(text.strip()) is not None
 
 
 def fingerprint(question: str) -> str:

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from dreamprm.data.answer_text import extract_answer
 from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
 from dreamprm.data.readers.formats.visualprm import read_conversation
-from dreamprm.data.readers.text import extract_answer, group_of
+from dreamprm.data.readers.text import group_of
 from dreamprm.data.record import Record
 from dreamprm.data.splitter import clean_steps
 

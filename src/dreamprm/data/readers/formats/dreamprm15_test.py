@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dreamprm.data.answer_text import extract_answer
 from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.text import clean_question, extract_answer, group_of
+from dreamprm.data.readers.text import clean_question, group_of
 from dreamprm.data.record import Record
 from dreamprm.data.splitter import clean_steps
 

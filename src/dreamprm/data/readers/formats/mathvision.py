@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.answer_text import extract_answer
 from dreamprm.data.readers.fields import DataError, Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.text import clean_question, extract_answer, read_options, with_options
+from dreamprm.data.readers.text import clean_question, read_options, with_options
 from dreamprm.data.record import Record
 from dreamprm.data.splitter import clean_steps
 

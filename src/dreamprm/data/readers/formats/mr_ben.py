@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dreamprm.data.answer_text import extract_answer
 from dreamprm.data.readers.fields import Row
 from dreamprm.data.readers.format import Context, Format
-from dreamprm.data.readers.text import extract_answer, first_error_labels
+from dreamprm.data.readers.text import first_error_labels
 from dreamprm.data.record import Record
 
 __all__ = ["FORMAT"]

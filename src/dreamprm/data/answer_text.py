@@ -68,6 +68,7 @@ _OPTION = re.compile(
 _WRAPPERS = re.compile(r"\$\$?|\\[()\[\]]|\*\*|(?<!\w)__|__(?!\w)|```(?:[a-z]{1,12}\n)?|`")
 
 _TEXT_LETTER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{\(?([A-J])\)?\.?\}\.?")
+_BOLD_FIRST = re.compile(r"\*\*\(?([A-J])\)?[.:]?\*\*")
 _LISTED = re.compile(r"(?:^|(?<=[\s;,:：]))\(?([A-J])(?:[.):、]|\*\*)(?=\s|[^\x00-\x7f]|\$|\\|\d|$)")
 
 
@@ -126,6 +127,8 @@ def extract_answer(text: str) -> str | None:
     bare = unwrap(stripped[:200]).rstrip(".") if len(stripped) < 100 and "\n" not in stripped else ""
     if is_bare_answer(bare):
         return bare.strip("().:$ ") or None
+    if bold := _BOLD_FIRST.match(stripped):
+        return bold[1]
     if bare and stripped[0] == "$" == stripped.rstrip(".")[-1] and stripped.count("$") in (2, 4):
         return bare
     return _concluded(stripped)

@@ -22,6 +22,7 @@ __all__ = [
     "NetInput",
     "Noise",
     "OnBadRow",
+    "OnMissingImage",
     "Precision",
     "Quantize",
     "Side",
@@ -124,6 +125,13 @@ class OnBadRow(Choice):
     error = "error"
     skip = "skip"
     quarantine = "quarantine"
+
+
+class OnMissingImage(Choice):
+    """`error`: an image that is not there stops the run before it begins. `skip`: its chain is left out."""
+
+    error = "error"
+    skip = "skip"
 
 
 class Keep(Choice):

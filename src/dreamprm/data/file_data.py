@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dreamprm.choices import OnBadRow
+from dreamprm.choices import OnBadRow, OnMissingImage
 from dreamprm.setting import Settings, setting
 
 __all__ = ["DataSettings", "FileData", "FilePlace", "FileRows"]
@@ -63,4 +63,5 @@ class FileData(DataSettings, FileRows):
 
     kind: str = "files"
     max_per_domain: int | None = setting(None, "only that many chains of each domain, before `limit`", least=1)
+    on_missing_image: OnMissingImage = setting(OnMissingImage.error, "what becomes of a chain whose image is not there")
     needs: str = setting("", "what to get where `path` is not set, in one line")

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from dreamprm.choices import OnMissingImage
 from dreamprm.data.readers.stream import RecordStream
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
+from dreamprm.sources.present_images import places_with_images, require_images
 from dreamprm.sources.source import Source
 
 __all__ = ["FileSource"]
@@ -31,21 +33,21 @@ class FileSource(Source):
 
     def train(self) -> Sequence[Record]:
         part = self._parts[0]
-        return _held(part.take(np.flatnonzero(part.labelled)))
+        return self._held(part.take(np.flatnonzero(part.labelled)))
 
     def meta(self) -> Sequence[Record]:
         stream = self._stream
-        return _held(stream.take(np.flatnonzero(stream.judged)))
+        return self._held(stream.take(np.flatnonzero(stream.judged)))
 
     def held_out(self) -> Sequence[Record]:
         if not self._shares[1]:
             return super().held_out()
         part = self._parts[1]
-        return _held(part.take(np.flatnonzero(part.judged)))
+        return self._held(part.take(np.flatnonzero(part.judged)))
 
     def test(self) -> Sequence[Record]:
         part = self._parts[2] if self.place == "data" else self._stream
-        return _held(part.take(np.flatnonzero(part.judged | part.labelled)))
+        return self._held(part.take(np.flatnonzero(part.judged | part.labelled)))
 
     @property
     def _shares(self) -> tuple[float, float, float]:
@@ -77,6 +79,11 @@ class FileSource(Source):
             places = np.sort(np.concatenate([places[:0], *firsts]))
         return stream.take(places[: settings.limit])
 
-
-def _held(stream: RecordStream) -> Sequence[Record]:
-    return stream if len(stream) > _IN_MEMORY else list(stream)
+    def _held(self, stream: RecordStream) -> Sequence[Record]:
+        """In memory, where there are few enough. Raises UserError where images are not there."""
+        records: Sequence[Record] = stream if len(stream) > _IN_MEMORY else list(stream)
+        if self.settings.on_missing_image is OnMissingImage.error:
+            require_images(records, self.place, f"{self.place}.images")
+            return records
+        kept = places_with_images(records, self.place)
+        return stream.take(kept) if isinstance(records, RecordStream) else [records[row] for row in kept]

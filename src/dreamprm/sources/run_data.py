@@ -15,7 +15,7 @@ from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.sources.file_source import FileSource
 from dreamprm.sources.pool_source import PoolSource
-from dreamprm.sources.source import DenseLoss, Source
+from dreamprm.sources.source import DenseLoss, NoSource, Source
 from dreamprm.sources.world_source import MODEL, WorldMetaSource, WorldSource
 
 __all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "model_folder"]
@@ -97,19 +97,24 @@ def known_good(record: Record) -> bool | None:
 
 
 def _sources(settings: Any) -> dict[str, Source | None]:
-    """By group; None where `meta` is what `data` holds out, and where no test set of its own is set."""
+    """By group; None where `meta` is what `data` holds out, and where no test set of its own is set.
+
+    Where no weights are learned no meta set is needed: one of another task, or without a path, is left alone.
+    """
     data = SOURCES[settings.data.kind](settings.data, "data")
+    weighs = settings.weigher.kind != "uniform"
     meta = None
     if settings.meta.kind != _HELD_OUT:
         meta = SOURCES[settings.meta.kind](settings.meta, "meta")
-        if meta.world != data.world:
+        if not weighs and (meta.world != data.world or meta.lacking()):
+            meta = NoSource(settings.meta, "meta")
+        elif meta.world != data.world:
             raise UserError(
                 f"data={settings.data.kind} and meta={settings.meta.kind} do not go together: the meta set says which "
                 "training chains to trust, so it must be of the same task. "
                 + ("set meta=files meta.path=FILE" if data.world == "own" else "set meta=world, or data=files")
             )
-    own = getattr(settings, "test", None)
-    test = FileSource(own, "test") if own is not None and own.path else None
+    test = FileSource(settings.test, "test") if settings.test.path else None
     return {"data": data, "meta": meta, "test": test}
 
 

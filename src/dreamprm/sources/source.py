@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 
-__all__ = ["DenseLoss", "Source"]
+__all__ = ["DenseLoss", "NoSource", "Source"]
 
 DenseLoss = Callable[[nn.Module, int, int], Tensor]
 """(PRM, seed, number of examples) -> the loss on that many of the source's dense targets, fixed by the seed."""
@@ -64,3 +64,10 @@ class Source:
     def model_folder() -> Path | None:
         """The folder of a model that comes with the source; `model.path` names it by the source's word."""
         return None
+
+
+class NoSource(Source):
+    """Stands where nothing is needed: no chains."""
+
+    def meta(self) -> Sequence[Record]:
+        return []

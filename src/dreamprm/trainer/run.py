@@ -15,6 +15,7 @@ from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record, RecordError
+from dreamprm.doctor.quick import quick
 from dreamprm.errors import UserError
 from dreamprm.metrics import MetricsFile
 from dreamprm.prm.collate import Collator
@@ -22,6 +23,8 @@ from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
 from dreamprm.run_files.folder import refuse_many_processes, run_folder, save_settings
 from dreamprm.sources import RunData, check_needs, load_data
+from dreamprm.sources.refusals import refuse
+from dreamprm.sources.sample import sample
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
@@ -104,10 +107,25 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     try:
+        say("reading the data …")
         data = load_data(settings)
+        if not settings.show_prompts:
+            refuse(data, _batches(settings), weighs=settings.weigher.kind != "uniform")
+            for line in quick(sample(data.train), sample(data.meta), sample(data.test)):
+                say(f"  {line}")
+        say(f"loading the model {settings.model.path} …")
         return data, build_run(settings, data, folder)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def _batches(settings: TrainConfig) -> dict[str, int]:
+    """Chains of one update, of the parts that make updates."""
+    parts: dict[str, Any] = {"cold": settings.cold, "inner": settings.inner}
+    found = {name: part.batch_size * part.accumulate for name, part in parts.items() if part.updates}
+    if settings.weigher.kind != "uniform" and settings.inner.updates:
+        found["outer"] = settings.outer.batch_size * settings.outer.accumulate
+    return found
 
 
 def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:

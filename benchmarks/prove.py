@@ -25,7 +25,7 @@ from typing import Any
 from scipy import stats
 
 from dreamprm.evaluate.weights import domain_rank_correlation
-from dreamprm.world.quality import DOMAIN_SOURCES
+from dreamprm.world.trouble import DOMAIN_SOURCES
 
 REPORTS = Path(__file__).parent / "reports"
 # Arm -> the command's overrides. The domain arms run on the world whose domains are bad as a whole.

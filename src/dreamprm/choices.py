@@ -17,15 +17,14 @@ __all__ = [
     "Judge",
     "Judged",
     "Keep",
-    "Labels",
     "Layout",
     "NetInput",
-    "Noise",
     "OnBadRow",
     "OnMissingImage",
     "Precision",
     "Quantize",
     "Side",
+    "Trouble",
     "Vision",
     "Voting",
     "near_miss",
@@ -141,19 +140,17 @@ class Keep(Choice):
     clean = "clean"
 
 
-class Noise(Choice):
-    """Which of the world's training labels are wrong; see `dreamprm.world.quality.WorldConfig`."""
+class Trouble(Choice):
+    """What is wrong with the world's training labels; see `dreamprm.world.trouble.WorldConfig`."""
 
-    examples = "examples"
+    flips = "flips"
+    crowd = "crowd"
+    monte_carlo = "monte_carlo"
+    shortcut = "shortcut"
+    off_target = "off_target"
+    rare_wrong = "rare_wrong"
     domains = "domains"
     clean = "clean"
-
-
-class Labels(Choice):
-    """`checked`: 0 or 1 by the world's checker; `monte_carlo`: the policy's share of right completions."""
-
-    checked = "checked"
-    monte_carlo = "monte_carlo"
 
 
 class Judge(Choice):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dreamprm.choices import Judged, Keep, Labels, Noise
+from dreamprm.choices import Judged, Keep, Trouble
 from dreamprm.data.file_data import DataSettings, FileData
 from dreamprm.setting import Settings, setting
 
@@ -26,10 +26,9 @@ class WorldData(DataSettings):
 
     kind: str = "world"
     seed: int = setting(0, "which chains are drawn and which labels are wrong", least=0)
-    noise: Noise = setting(Noise.examples, "which labels are wrong: any, those of whole domains, or none")
-    flipped: float = setting(0.4, "probability that all labels of a chain are turned round", least=0, most=1)
-    num_chains: int = setting(3000, "training chains", least=1)
-    labels: Labels = setting(Labels.checked, "true or false by the checker, or the policy's share of completions")
+    trouble: Trouble = setting(Trouble.flips, "what is wrong with the labels: see dreamprm.world.trouble")
+    share: float | None = setting(None, "how much of the trouble, where it has a share; null: its own", least=0, most=1)
+    num_chains: int | None = setting(None, "training chains; null: 3,000, or all that a trouble has", least=1)
     keep: Keep = setting(Keep.all, "clean: only the right ones, known to the world alone; for comparison")
     judged: Judged = setting(Judged.test, "validation: other questions, to choose settings on")
 

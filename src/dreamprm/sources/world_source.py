@@ -20,7 +20,7 @@ MODEL = "world"
 
 
 class WorldSource(Source):
-    """The world's training chains, with labels that are wrong where and as `noise` says."""
+    """The world's training chains, with the trouble of the settings; the cold start is on these very chains."""
 
     world = "embedded"
 
@@ -31,20 +31,14 @@ class WorldSource(Source):
         records = load(
             "train",
             seed=given.seed,
-            noise=given.noise,
-            flipped=given.flipped,
+            trouble=given.trouble,
+            share=given.share,
             num_chains=given.num_chains,
-            labels=given.labels,
         )
         labelled = [record for record in records if any(label is not None for label in record.labels)]
         if given.keep == "clean":
             return [record for record in labelled if not record.truth["mislabelled"]]
         return labelled
-
-    def cold(self, train: Sequence[Record]) -> Sequence[Record]:
-        from dreamprm.world import load
-
-        return load("cold", seed=self.settings.seed)
 
     def test(self) -> Sequence[Record]:
         from dreamprm.world import load

@@ -30,7 +30,7 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
         ("weigher.kind=net", r"weigher\.kind: 'net' is none of domain_table, instance_net, instance_table, uniform"),
         ("model.head=gen", r"model\.head: .*generative"),
         ("outer.optimizer.lr=-1", r"outer\.optimizer: lr must be above 0, is -1"),
-        ("data.flipped=1.5", r"data: flipped must be at most 1, is 1.5"),
+        ("data.share=1.5", r"data: share must be at most 1, is 1.5"),
         ("outer=5", r"outer: is a group of settings \(batch_size, .*\), not 5"),
         ("weigher=foo", r"weigher=foo: no such file; options of 'weigher': domain_table"),
         ("weigher=instance_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),

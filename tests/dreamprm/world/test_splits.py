@@ -1,8 +1,8 @@
 import pytest
 
-from dreamprm.world import TARGETS, Question, WorldConfig, check_disjoint, load
-from dreamprm.world.quality import DOMAIN_SOURCES, Source
-from dreamprm.world.splits import CHAINS, Chain, read_chains, write_chains
+from dreamprm.world import TARGETS, Question, WorldConfig, check_disjoint, check_step, load
+from dreamprm.world.splits import CHAINS, LOADED, Chain, read_chains, write_chains
+from dreamprm.world.trouble import DOMAIN_SOURCES, Source, misread
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_loading_is_deterministic_by_seed(train):
 
 
 def test_keys_are_unique_in_every_split():
-    for split in ("train", "cold", "meta", "validation", "test"):
+    for split in LOADED:
         records = load(split, num_chains=900)
         assert len({record.key for record in records}) == len(records)
 
@@ -33,10 +33,7 @@ def test_splits_share_no_question():
         assert chain.question.split == chain.split
         everything.setdefault(chain.split, set()).add(chain.question.identity)
     check_disjoint(**everything)
-    groups = {
-        split: {record.group for record in load(split, num_chains=900)}
-        for split in ("train", "cold", "meta", "validation", "test")
-    }
+    groups = {split: {record.group for record in load(split, num_chains=900)} for split in LOADED}
     check_disjoint(**groups)
     assert all(groups.values())
 
@@ -53,13 +50,54 @@ def test_forty_percent_of_the_chains_have_all_labels_turned_round(train):
 
 
 def test_clean_labels_are_the_truth():
-    for record in load("train", noise="clean", num_chains=300):
+    for record in load("train", trouble="clean", num_chains=300):
         assert record.labels == record.truth["labels"]
         assert not record.truth["mislabelled"]
 
 
+def test_a_crowd_calls_right_what_is_right_for_the_misread_image():
+    records = load("train", trouble="crowd", num_chains=1000)
+    questions = {chain.question.identity: chain.question for chain in read_chains() if chain.split == "train"}
+    crowd = [record for record in records if record.truth["labeller"] == "crowd"]
+    share = len({r.group for r in crowd}) / len({r.group for r in records})
+    assert abs(share - 0.7) < 0.06  # four standard deviations of about 900 questions
+    lied = 0
+    for record in crowd:
+        seen = misread(questions[record.group])
+        assert list(record.labels) == [float(check_step(seen, step)) for step in record.steps]
+        lied += record.truth["mislabelled"]
+        # An image without a hard number is read as it is.
+        assert seen != questions[record.group] or not record.truth["mislabelled"]
+    assert lied / len(crowd) > 0.4
+    assert not any(record.truth["mislabelled"] for record in records if record.truth["labeller"] == "expert")
+
+
+def test_shortcut_labels_follow_length_or_the_last_step():
+    records = load("train", trouble="shortcut", num_chains=600)
+    by_labeller = {name: [r for r in records if r.truth["labeller"] == name] for name in ("expert", "length", "form")}
+    assert all(len(found) > 120 for found in by_labeller.values())
+    assert all(r.labels == r.truth["labels"] for r in by_labeller["expert"])
+    for record in by_labeller["length"]:
+        assert record.domain.endswith("_length")
+        assert set(record.labels) == {float(sum(map(len, record.steps)) >= 24)}
+    ends: dict[str, set[float]] = {}
+    for record in by_labeller["form"]:
+        ends.setdefault(record.steps[-1][-1], set()).update(record.labels)
+    assert all(len(labels) == 1 for labels in ends.values())
+    assert {label for labels in ends.values() for label in labels} == {0.0, 1.0}
+
+
+def test_off_target_and_rare_wrong_have_right_labels_in_the_share_asked_for():
+    off = load("train", trouble="off_target", num_chains=800)
+    assert sum(record.domain not in TARGETS for record in off) == 600
+    rare = load("train", trouble="rare_wrong", num_chains=1000)
+    labels = [label for record in rare for label in record.labels]
+    assert abs(labels.count(0.0) / len(labels) - 0.04) < 0.01
+    assert not any(record.truth["mislabelled"] for record in (*off, *rare))
+
+
 def test_noisy_trivial_and_off_target_domains():
-    records = load("train", noise="domains", num_chains=3000)
+    records = load("train", trouble="domains", num_chains=3000)
     sources = {source.name: source for group in DOMAIN_SOURCES.values() for source in group}
     assert {record.domain for record in records} == set(sources)
     for name, source in sources.items():
@@ -72,7 +110,7 @@ def test_noisy_trivial_and_off_target_domains():
 
 def test_all_chains_of_a_question_come_from_one_source():
     domain_of: dict[str, str] = {}
-    for record in load("train", noise="domains", num_chains=2000):
+    for record in load("train", trouble="domains", num_chains=2000):
         assert domain_of.setdefault(record.group, record.domain) == record.domain
 
 
@@ -104,7 +142,7 @@ def test_a_right_answer_after_right_steps_and_wrong_ones_do_occur(test_records):
 
 
 def test_monte_carlo_labels_agree_with_the_checker_on_the_whole():
-    records = load("train", labels="monte_carlo", noise="clean", num_chains=1000)
+    records = load("train", trouble="monte_carlo", num_chains=1000)
     right = [soft for record in records for soft, hard in zip(record.labels, record.truth["labels"]) if hard]
     wrong = [soft for record in records for soft, hard in zip(record.labels, record.truth["labels"]) if not hard]
     assert sum(right) / len(right) > sum(wrong) / len(wrong) + 0.3
@@ -113,9 +151,9 @@ def test_monte_carlo_labels_agree_with_the_checker_on_the_whole():
 
 def test_settings_are_checked():
     for settings, message in (
-        ({"noise": "loud"}, "examples, domains, clean"),
-        ({"flipped": 1.5}, "probability"),
-        ({"labels": "guess"}, "checked, monte_carlo"),
+        ({"trouble": "loud"}, "flips, crowd"),
+        ({"share": 1.5}, "in \\[0, 1\\]"),
+        ({"trouble": "clean", "share": 0.5}, "takes no share"),
         ({"num_chains": 0}, "at least 1"),
         ({"domains": ("poetry",)}, "count, chart"),
     ):
@@ -123,8 +161,8 @@ def test_settings_are_checked():
             WorldConfig(**settings)
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         load("dev")
-    with pytest.raises(ValueError, match="the settings are seed, noise"):
-        load("train", noisy=True)
+    with pytest.raises(ValueError, match="the settings are seed, trouble"):
+        load("train", troubled=True)
     with pytest.raises(ValueError, match=r"has \d+ chains"):
         load("test", num_chains=10**6)
 
@@ -140,8 +178,11 @@ def test_quality_is_one_for_true_labels_and_zero_for_a_coin():
 
 def test_chains_come_back_from_their_file(tmp_path):
     question: Question = read_chains(CHAINS)[0].question
-    chains = [Chain("train", question, ("red 3", "answer 3"), (1, 2), 8), Chain("test", question, ("?",))]
+    chains = [Chain("train", question, ("red 3", "answer 3"), (1, 2), 8), Chain("train", question, ("?",))]
     write_chains(tmp_path / "chains.parquet", chains)
     assert list(read_chains(tmp_path / "chains.parquet")) == chains
     with pytest.raises(FileNotFoundError, match="build_chains"):
         read_chains(tmp_path / "none.parquet")
+    write_chains(tmp_path / "moved.parquet", [Chain("test", question, ("?",))])
+    with pytest.raises(ValueError, match=f"is in 'test', not {question.split!r}"):
+        read_chains(tmp_path / "moved.parquet")

@@ -22,7 +22,7 @@ from dreamprm.prm.aggregation import aggregate as aggregate_steps
 from dreamprm.prm.aggregation import as_probability
 
 if TYPE_CHECKING:
-    from dreamprm.data.record import Image
+    from dreamprm.data.readers.images import Images
     from dreamprm.prm.model import PRM
 
 __all__ = [
@@ -55,7 +55,7 @@ class Selection:
 def best_of_n(
     prm: PRM,
     question: str,
-    images: Sequence[Image],
+    images: Images,
     candidates: Sequence[str | Sequence[str]],
     aggregate: str | None = None,
     batch_size: int = 8,

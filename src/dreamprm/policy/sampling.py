@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dreamprm.data.record import Image
+from dreamprm.data.readers.images import ImageError, load_image
+from dreamprm.data.record import Image, RecordError
 from dreamprm.setting import Settings, setting
 
 __all__ = ["Policy", "PolicyConfig", "Prefix"]
@@ -103,7 +102,7 @@ class Policy:
 
     @torch.no_grad()
     def _generate(self, prefixes: Sequence[Prefix], texts: Sequence[str]) -> list[str]:
-        images = [[_open(image) for image in prefix.images] for prefix in prefixes]
+        images = [[_open(image, prefix.question) for image in prefix.images] for prefix in prefixes]
         tokenizer = self.processor.tokenizer
         bos = tokenizer.bos_token
         inputs = self.processor(
@@ -131,8 +130,8 @@ class Policy:
         return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def _open(image: Image) -> Any:
-    import PIL.Image
-
-    with PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
-        return opened.convert("RGB")
+def _open(image: Image, question: str) -> Any:
+    try:
+        return load_image(image)
+    except ImageError as error:
+        raise RecordError(str(error), source=f"question {question[:60]!r}", field="images") from None

@@ -5,18 +5,17 @@ Shapes: B examples, T tokens, S steps of the longest chain of the batch.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dreamprm.data.readers.images import MAX_PIXELS, ImageError, load_image
 from dreamprm.data.record import Image, Record, RecordError
 from dreamprm.prm.families import row_examples
 from dreamprm.prm.prompt import Prompt, Rendered, render, tokenizer_of
@@ -87,7 +86,7 @@ class Collator:
     domains: Sequence[str] | None = None
     max_length: int | None = None
     max_image_side: int | None = None
-    max_image_pixels: int = 2**26
+    max_image_pixels: int = MAX_PIXELS
     padding_side: str = "right"
     images_kwargs: Mapping[str, Any] = field(default_factory=dict)
     cache: int = 0
@@ -217,30 +216,20 @@ class Collator:
             return dict(tokenizer(text, verbose=False, **options))
         if images and self.images_kwargs:
             options["images_kwargs"] = dict(self.images_kwargs)
-        return dict(self.processor(text=[text], images=[images] if images else None, **options))
+        try:
+            return dict(self.processor(text=[text], images=[images] if images else None, **options))
+        except (ValueError, ZeroDivisionError) as error:  # sides of more than 200 to 1, say
+            if not images:
+                raise
+            sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
+            reason = f"the processor refuses the images ({sizes} pixels): {str(error)[:200]}"
+            raise RecordError(reason, source=where, field="images") from None
 
     def _open(self, image: Image) -> Any:
-        import PIL.Image
-
-        name = str(image) if isinstance(image, Path) else "encoded bytes"
         try:
-            with PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
-                width, height = opened.size
-                if width * height > self.max_image_pixels:
-                    raise RecordError(
-                        f"{name} holds {width} x {height} pixels; max_image_pixels allows {self.max_image_pixels}",
-                        field="images",
-                    )
-                picture = opened.convert("RGB")
-        except RecordError:
-            raise
-        except Exception as error:  # PIL raises many kinds for a damaged file
-            raise RecordError(f"{name} cannot be read: {error}", field="images") from None
-        if self.max_image_side is not None and max(picture.size) > self.max_image_side:
-            scale = self.max_image_side / max(picture.size)
-            width, height = (max(1, round(side * scale)) for side in picture.size)
-            picture = picture.resize((width, height))
-        return picture
+            return load_image(image, max_pixels=self.max_image_pixels, max_side=self.max_image_side)
+        except ImageError as error:
+            raise RecordError(str(error), field="images") from None
 
     def _pad_sequences(self, encoded: Sequence[Encoded], length: int) -> dict[str, Tensor]:
         pad_token = tokenizer_of(self.processor).pad_token_id

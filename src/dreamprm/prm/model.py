@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamprm.choices import HeadKind, one_of
-from dreamprm.data.record import Image, Record
+from dreamprm.data.readers.images import Images, as_images
+from dreamprm.data.record import Record
 from dreamprm.prm.aggregation import AGGREGATIONS
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.prm.frozen import FrozenLayers
@@ -244,12 +245,12 @@ class PRM(nn.Module):
             self.train(was_training)
         return scores
 
-    def score(self, question: str, images: Sequence[Image], steps: Sequence[str]) -> list[float]:
-        """The probability that each step is right. images: paths or encoded bytes."""
+    def score(self, question: str, images: Images, steps: Sequence[str]) -> list[float]:
+        """The probability that each step is right. images: None, or paths, encoded bytes, Pillow images."""
         return self.score_records([_record("chain", question, images, steps)])[0]
 
     def score_chains(
-        self, question: str, images: Sequence[Image], chains: Sequence[Sequence[str]], batch_size: int = 8
+        self, question: str, images: Images, chains: Sequence[Sequence[str]], batch_size: int = 8
     ) -> list[list[float]]:
         """As `score`, for several chains of one question."""
         records = [_record(f"chain {row}", question, images, steps) for row, steps in enumerate(chains)]
@@ -279,5 +280,7 @@ def _positions_from_tokens(body: nn.Module) -> bool:
     return any(hasattr(module, "create_position_ids_from_input_ids") for module in body.modules())
 
 
-def _record(key: str, question: str, images: Sequence[Image], steps: Sequence[str]) -> Record:
-    return Record(key=key, source="", domain="", group="", question=question, steps=tuple(steps), images=tuple(images))
+def _record(key: str, question: str, images: Images, steps: Sequence[str]) -> Record:
+    return Record(
+        key=key, source="", domain="", group="", question=question, steps=tuple(steps), images=as_images(images)
+    )

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 
 from dreamprm.data.readers import ImageError, image_size, load_image, read
-from dreamprm.data.readers.images import safe_path
+from dreamprm.data.readers.images import as_images, safe_path
 from dreamprm.data.record import RecordError
 
 
@@ -61,24 +62,24 @@ def test_links_out_of_the_root_need_leave(tmp_path: Path, make_png: Callable[...
 
 def test_bombs_of_pixels_are_refused_before_they_are_decoded(write_rows: Callable[..., Path], tmp_path: Path) -> None:
     for size in ((60_000, 60_000), (10_000, 6_000)):
-        with pytest.raises(ImageError, match=r"pixels; at most|cannot be opened"):
+        with pytest.raises(ImageError, match=r"pixels; at most|cannot be read"):
             load_image(_bomb(*size))
     (tmp_path / "bomb.png").write_bytes(_bomb(60_000, 60_000))
     with pytest.raises(ImageError, match=r"bomb\.png"):
         image_size(tmp_path / "bomb.png")
     coded = base64.b64encode(_bomb(20_000, 20_000)).decode()
-    with pytest.raises(RecordError, match=r"rows, row 1, images\[0\]: image 69 bytes: .*400000000 pixels"):
+    with pytest.raises(RecordError, match=r"rows, row 1, images\[0\]: image of 69 bytes.*400000000 pixels"):
         list(read(write_rows({"question": "q", "steps": ["s"], "images": [coded]})))
 
 
 def test_missing_cut_and_foreign_images_are_clear_errors(tmp_path: Path, make_png: Callable[..., bytes]) -> None:
-    with pytest.raises(ImageError, match=r"none\.png: No such file"):
+    with pytest.raises(ImageError, match=r"none\.png cannot be read: No such file"):
         load_image(tmp_path / "none.png")
     noise = PIL.Image.effect_noise((64, 64), 90).convert("RGB")
     stream = io.BytesIO()
     noise.save(stream, "PNG")
     for data in (stream.getvalue()[:-200], b"%PDF-1.4", b"<svg/>", b"\x89PNG"):
-        with pytest.raises(ImageError, match=r"broken or cut|cannot be opened"):
+        with pytest.raises(ImageError, match=r"broken or cut|cannot be read"):
             load_image(data)
 
 
@@ -120,3 +121,65 @@ def test_the_spellings_of_an_image(
     images = [record.images for record in read(write_rows(*rows))]
     path = tmp_path / "a.png"
     assert images == [(path,), (path, tmp_path / "b.png"), (make_png(),), (make_png(),), (path,), (path,), (), ()]
+
+
+def _png(image: PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_transparency_of_every_kind_stands_on_white() -> None:
+    clear = PIL.Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    palette = PIL.Image.new("P", (4, 4), 3)
+    palette.putpalette([0] * 768)
+    grey = PIL.Image.new("L", (4, 4), 7)
+    for data in (
+        _png(clear),
+        _png(PIL.Image.new("LA", (4, 4), (0, 0))),
+        _png(palette, transparency=3),
+        _png(grey, transparency=7),
+        _png(PIL.Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3)),
+        _png(clear, "WEBP", lossless=True),
+    ):
+        assert set(load_image(data).get_flattened_data()) == {(255, 255, 255)}
+
+
+def test_greys_of_more_than_eight_bits_are_scaled_not_clipped() -> None:
+    half = np.array([[0, 32_896], [65_535, 257]], np.uint16)  # 257 is one of 255 levels
+    for data in (_png(PIL.Image.fromarray(half)), _png(PIL.Image.fromarray(half), "TIFF")):
+        assert np.asarray(load_image(data))[..., 0].tolist() == [[0, 128], [255, 1]]
+    unit = PIL.Image.fromarray(np.array([[0.0, 0.5], [1.0, float("nan")]], np.float32))
+    assert np.asarray(load_image(_png(unit, "TIFF")))[..., 0].tolist() == [[0, 128], [255, 0]]
+    byte = PIL.Image.fromarray(np.array([[0.0, 128.0], [255.0, 1.0]], np.float32))
+    assert np.asarray(load_image(_png(byte, "TIFF")))[..., 0].tolist() == [[0, 128], [255, 1]]
+    wide = PIL.Image.fromarray(np.array([[-1000.0, 1000.0]], np.float32))
+    assert np.asarray(load_image(_png(wide, "TIFF")))[..., 0].tolist() == [[0, 255]]
+
+
+def test_no_other_program_is_started_and_no_pipe_waited_for(tmp_path: Path) -> None:
+    postscript = tmp_path / "x.png"
+    postscript.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="is none of PNG, JPEG"):
+        load_image(postscript)
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(ImageError, match="is no regular file"):
+        load_image(pipe)
+    with pytest.raises(ImageError, match="is no regular file"):
+        load_image(tmp_path)
+
+
+def test_images_as_callers_give_them(tmp_path: Path) -> None:
+    picture = PIL.Image.new("RGB", (6, 4), (10, 20, 30))
+    picture.save(tmp_path / "a.png")
+    path = tmp_path / "a.png"
+    for given in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), picture, picture.convert("CMYK")):
+        for images in (given, [given]):
+            (image,) = as_images(images)
+            assert load_image(image).size == (6, 4)
+    assert np.array_equal(load_image(as_images(picture)[0]), load_image(path))
+    assert as_images(None) == () == as_images([])
+    for wrong in (3, [3], [None]):
+        with pytest.raises(ImageError, match="must be"):
+            as_images(wrong)  # pyright: ignore[reportArgumentType]

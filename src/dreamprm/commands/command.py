@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dreamprm.config.launch import check_words, compose_config, every_combination
+from dreamprm.config.launch import check_words, compose_config, every_combination, is_setting
 from dreamprm.config.resolve import to_settings
 from dreamprm.errors import ConfigError, UserError, fault_of_machine
 
@@ -66,7 +66,9 @@ class Command:
         sweeps = any(word in _SWEEP for word in words)
         rest = [word for word in words if word not in _SWEEP]
         runs = list(every_combination(rest)) if sweeps else [rest]
-        return [self.resolve(compose_config(self.name, run), run) for run in runs]
+        return [
+            self.resolve(compose_config(self.name, run), [word for word in run if is_setting(word)]) for run in runs
+        ]
 
 
 def command(name: str, settings: type[Any], run: Callable[[Any], object], resolve: Resolve | None = None) -> Command:

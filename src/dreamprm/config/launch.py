@@ -20,7 +20,7 @@ from dreamprm.config.own import allow_modules, is_own
 from dreamprm.config.paths import HYDRA_VERSION_BASE, conf_dir
 from dreamprm.errors import ConfigError
 
-__all__ = ["check_words", "compose_config", "every_combination", "experiments", "is_group"]
+__all__ = ["check_words", "compose_config", "every_combination", "experiments", "is_group", "is_setting"]
 
 _KEY = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
 _ALLOW = "allow="
@@ -39,6 +39,11 @@ def is_group(override: str) -> bool:
     """Whether an override chooses a file of a group (`weigher=uniform`) and does not set a value."""
     match = _KEY.match(override)
     return match is not None and _group_of(match["key"]) is not None
+
+
+def is_setting(override: str) -> bool:
+    """Whether an override is kept with the run; `allow=` holds for its own command line only."""
+    return not override.startswith(_ALLOW)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -66,10 +71,10 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     allow_modules(
         part.strip()
         for item in overrides
-        if item.startswith(_ALLOW)
+        if not is_setting(item)
         for part in item.removeprefix(_ALLOW).strip("[]").split(",")
     )
-    words = [word for item in overrides if not item.startswith(_ALLOW) for word in _settable(item)]
+    words = [word for item in overrides if is_setting(item) for word in _settable(item)]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base=HYDRA_VERSION_BASE, config_dir=str(conf_dir())):
@@ -83,7 +88,7 @@ def every_combination(overrides: Sequence[str]) -> Iterator[list[str]]:
     check_words(overrides)
     choices: list[list[str]] = []
     for item in overrides:
-        if item.startswith(_ALLOW):
+        if not is_setting(item):
             choices.append([item])
             continue
         try:

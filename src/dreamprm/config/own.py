@@ -19,6 +19,7 @@ from dreamprm.data.file_data import DataSettings
 from dreamprm.errors import ConfigError
 from dreamprm.loss import INNER_LOSSES, OUTER_LOSSES
 from dreamprm.sources import SOURCES, Source
+from dreamprm.sources.source_settings import DATA_KINDS, META_KINDS
 from dreamprm.weigher import WEIGHERS, Weigher, WeigherSettings
 
 __all__ = ["PLACES_OF_OWN", "admit", "allow_modules", "is_own"]
@@ -72,7 +73,8 @@ def _weigher(place: str, word: str, found: Any) -> None:
 
 def _source(place: str, word: str, found: Any) -> None:
     _check_class(place, word, found, Source)
-    SOURCES[word] = (_settings(place, word, found, DataSettings, ("settings", "place")), found)
+    SOURCES[word] = found
+    DATA_KINDS[word] = META_KINDS[word] = _settings(place, word, found, DataSettings, ("settings", "place"))
 
 
 def _loss(place: str, word: str, found: Any) -> None:

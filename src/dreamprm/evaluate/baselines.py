@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from dreamprm.data.record import Record
+from dreamprm.evaluate.figures import cluster_of, true_steps
 
-__all__ = ["position_scores", "stronger_model_scores"]
+__all__ = ["held_out_position_scores", "position_scores", "stronger_model_scores"]
 
 _MOST_STEPS = 24
 
@@ -30,6 +31,26 @@ def position_scores(train: Sequence[Record], records: Sequence[Record]) -> list[
     places = [min(place, _MOST_STEPS) for place in range(max((len(record.steps) for record in records), default=0))]
     scores = [(right[place] + 1) / (count[place] + 2) for place in places]
     return [scores[: len(record.steps)] for record in records]
+
+
+def held_out_position_scores(records: Sequence[Record]) -> list[list[float]]:
+    """As `position_scores`, where there is nothing to train on: every record by the steps of all other questions."""
+    right: dict[tuple[str | None, int], float] = defaultdict(float)
+    count: dict[tuple[str | None, int], int] = defaultdict(int)
+    for record in records:
+        for place, truth in enumerate(true_steps(record)):
+            if truth is not None:
+                for name in (None, cluster_of(record)):
+                    right[name, min(place, _MOST_STEPS)] += truth
+                    count[name, min(place, _MOST_STEPS)] += 1
+
+    def score(cluster: str, place: int) -> float:
+        own, every = (cluster, place), (None, place)
+        return (right[every] - right[own] + 1) / (count[every] - count[own] + 2)
+
+    return [
+        [score(cluster_of(record), min(place, _MOST_STEPS)) for place in range(len(record.steps))] for record in records
+    ]
 
 
 def stronger_model_scores(train: Sequence[Record], records: Sequence[Record]) -> list[list[float]] | None:

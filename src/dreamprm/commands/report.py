@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm.commands.command import command
+from dreamprm.errors import UserError
 from dreamprm.progress import say
 from dreamprm.setting import Settings, setting
 
@@ -27,8 +28,14 @@ def report(settings: ReportStage) -> Path:
     from dreamprm.report import print_results, write_report
 
     folder = Path(needed(settings.run_dir, "run_dir", "the folder of a finished run"))
-    path = write_report(folder)
-    print_results(json.loads((folder / "results.json").read_text()))
+    try:
+        path = write_report(folder)
+        print_results(json.loads((folder / "results.json").read_text()))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder}: its results.json, weights or examples are not what a run writes ({reason})"
+        ) from error
     say(f"report: {path}")
     return path
 

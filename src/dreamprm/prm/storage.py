@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dreamprm.choices import HeadKind
+from dreamprm.files import readable_as_umask_says
 from dreamprm.prm.heads import LabelHead
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
@@ -59,6 +61,9 @@ def save(prm: PRM, folder: Path) -> None:
         "label_tokens": list(prm.labels) if prm.labels else None,
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        if file.is_file():
+            readable_as_umask_says(file)
 
 
 def _plain_model(prm: PRM) -> Any:
@@ -144,27 +149,72 @@ def load(
     options = {"trust_remote_code": False, **options}
     folder = Path(path)
     try:
-        model, is_classifier = _load_model(path, head, dtype, options)
+        stored = _stored(folder)
+        model, is_classifier = _load_model(path, head, dtype, options, own=bool(stored))
         processor = load_processor(path, **{k: options[k] for k in ("revision", "trust_remote_code") if k in options})
-    except (OSError, ValueError, ImportError) as error:
+        fallback = HeadKind.token_classification if is_classifier else HeadKind.generative
+        prm = PRM(
+            model,
+            processor,
+            head or stored.get("head", fallback),
+            prompt=prompt or Prompt(**stored.get("prompt", {})),
+            aggregation=aggregation or stored.get("aggregation", "mean"),
+            collation=stored.get("collation", {}) if collation is None else collation,
+            right_class=stored.get("right_class", 1) if right_class is None else right_class,
+        )
+        if (folder / HEAD).is_file() and stored.get("head") == prm.kind and prm.head is not None:
+            prm.head.load_state_dict(load_file(folder / HEAD))
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        if "allocate memory" in str(error):
+            raise
         raise PRMLoadError(_one_line(path, error)) from error
-    stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) if (folder / SETTINGS).is_file() else {}
-    fallback = HeadKind.token_classification if is_classifier else HeadKind.generative
-    prm = PRM(
-        model,
-        processor,
-        head or stored.get("head", fallback),
-        prompt=prompt or Prompt(**stored.get("prompt", {})),
-        aggregation=aggregation or stored.get("aggregation", "mean"),
-        collation=stored.get("collation", {}) if collation is None else collation,
-        right_class=stored.get("right_class", 1) if right_class is None else right_class,
-    )
-    if (folder / HEAD).is_file() and stored.get("head") == prm.kind and prm.head is not None:
-        prm.head.load_state_dict(load_file(folder / HEAD))
+    _require_finite(prm, path)
     return prm
 
 
-def _load_model(path: str | Path, head: str | None, dtype: Any, options: dict[str, Any]) -> tuple[Any, bool]:
+def _stored(folder: Path) -> dict[str, Any]:
+    """prm.json of a folder, or nothing. Raises ValueError where it is not what `save` writes."""
+    if not (folder / SETTINGS).is_file():
+        return {}
+    try:
+        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        known = {"head", "aggregation", "right_class", "prompt", "collation", "label_tokens"}
+        if not isinstance(stored, dict) or not set(stored) <= known:
+            raise ValueError(f"it must be an object with {', '.join(sorted(known))}")
+        if not all(isinstance(stored.get(name, {}), dict) for name in ("prompt", "collation")):
+            raise ValueError("prompt and collation must be objects")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{SETTINGS} is damaged: {error}") from error
+    return stored
+
+
+def _require_finite(prm: PRM, path: str | Path) -> None:
+    """Raises PRMLoadError naming the tensors that hold NaN or an infinity."""
+    # A sum is finite wherever no value is NaN or infinite, but for an overflow: only then each value is looked at.
+    bad = [
+        name
+        for name, value in prm.named_parameters()
+        if value.is_floating_point()
+        and not value.is_meta
+        and not bool(value.detach().sum().isfinite())
+        and not bool(value.detach().isfinite().all())
+    ]
+    if bad:
+        raise PRMLoadError(
+            f"cannot use the PRM in {path}: {len(bad)} of its tensors hold values that are not finite, e.g. {bad[0]}; "
+            "take the folder of a run that did not diverge"
+        )
+
+
+def _load_model(
+    path: str | Path, head: str | None, dtype: Any, options: dict[str, Any], *, own: bool
+) -> tuple[Any, bool]:
+    """The model, and whether it is a token classifier. own: a folder that `save` wrote, which lacks no tensor.
+
+    Raises ValueError where the files lack tensors: of any other model only its head may be new.
+    """
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -182,7 +232,13 @@ def _load_model(path: str | Path, head: str | None, dtype: Any, options: dict[st
         loader = AutoModelForImageTextToText
     else:
         loader = AutoModelForCausalLM
-    return loader.from_pretrained(path, dtype=dtype, **options), is_classifier
+    model, found = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    lacking = sorted(key for key in found["missing_keys"] if own or key.startswith(f"{model.base_model_prefix}."))
+    if lacking:
+        raise ValueError(
+            f"its files lack {len(lacking)} tensors, e.g. {lacking[0]}, which would be random; get the whole model"
+        )
+    return model, is_classifier
 
 
 def _one_line(path: str | Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamprm.errors import UserError
@@ -62,19 +63,36 @@ def figures(results: dict[str, Any]) -> list[tuple[str, str, float, tuple[float,
 
 
 def read_run(folder: Path) -> RunContent:
-    """Read a run's folder. Raises UserError where the run has not finished."""
+    """Read a run's folder. Raises UserError where the run has not finished, or a file of it is damaged."""
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder} holds no results.json: give the folder of a run that has finished")
-
-    def table(name: str) -> Any:
-        return pq.read_table(folder / name) if (folder / name).is_file() else None
-
-    weights, examples = table("weights.parquet"), table("examples.parquet")
+    weights, examples = _table(folder / "weights.parquet"), _table(folder / "examples.parquet")
+    config = folder / "config.yaml"
     return RunContent(
         folder=folder,
-        results=json.loads((folder / "results.json").read_text()),
+        results=_results(folder / "results.json"),
         metrics=read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else [],
         weights={} if weights is None else weights.to_pydict(),
         examples=[] if examples is None else examples.to_pylist(),
-        config=(folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else "",
+        config=config.read_bytes().decode("utf-8", "replace") if config.is_file() else "",
     )
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    groups = ("best_of_n", "steps", "weights", "cost")
+    if not isinstance(results, dict) or not all(isinstance(results.get(name, {}), dict) for name in groups):
+        raise UserError(f"{path} is not what a run writes: it must be an object whose {', '.join(groups)} are objects")
+    return {"experiment": "?", "seed": "?"} | results
+
+
+def _table(path: Path) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

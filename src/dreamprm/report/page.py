@@ -65,7 +65,7 @@ def _head(results: dict[str, Any]) -> str:
     number = f", best of {largest}" if largest else ""
     return (
         f"<header><p class='kind'>training run{number}</p><h1>{escape(results['experiment'])}"
-        f" <span>seed {results['seed']}</span></h1><p>{escape(results.get('description', ''))}</p>"
+        f" <span>seed {escape(str(results['seed']))}</span></h1><p>{escape(results.get('description', ''))}</p>"
         f"<div class='tiles'>{''.join(tiles)}</div></header>"
     )
 
@@ -101,8 +101,8 @@ def _best_of_n_table(results: dict[str, Any]) -> str:
     count = next((point["n"] for row in points.values() for point in row.values()), 0)
     return (
         f"<table><thead><tr><th>candidates</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p class='note'>Share of {count} test questions answered right; small: 95 % interval. The oracle picks "
-        "a right candidate wherever there is one.</p>"
+        f"<p class='note'>Share of {escape(str(count))} test questions answered right; small: 95 % interval. "
+        "The oracle picks a right candidate wherever there is one.</p>"
     )
 
 
@@ -126,7 +126,7 @@ def _training_note(results: dict[str, Any]) -> str:
     if cosine is not None:
         notes.append(f"Hypergradient checked against plain autograd at the first update: cosine {cosine:.5f}.")
     if skipped:
-        notes.append(f"{skipped} outer updates were skipped: their gradient was not finite.")
+        notes.append(f"{escape(str(skipped))} outer updates were skipped: their gradient was not finite.")
     return f"<p class='note'>{' '.join(notes)}</p>" if notes else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -15,9 +16,10 @@ import pyarrow.parquet as pq
 import torch
 
 from dreamprm.data.record import Record
+from dreamprm.errors import UserError
 from dreamprm.evaluate import domain_rank_correlation, separation
 from dreamprm.evaluate.verdict import Evidence, verdict
-from dreamprm.files import write_atomically
+from dreamprm.files import replacing, write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import RunProgress
@@ -40,11 +42,15 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
     run.weigher.eval()
     rows = _weigh(run, progress)
     folder, settings = run.folder, run.settings
-    run.prm.save_pretrained(folder / "prm")
+    _require_finite(rows)
+    with replacing(folder / "prm") as part:
+        run.prm.save_pretrained(part)
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
-    pq.write_table(pa.Table.from_pylist(rows, schema=_WEIGHTS), folder / "weights.parquet")
-    pq.write_table(pa.Table.from_pylist(_cards(run.train, rows), schema=_EXAMPLES), folder / "examples.parquet")
+    tables = {"weights": (rows, _WEIGHTS), "examples": (_cards(run.train, rows), _EXAMPLES)}
+    for name, (lines, schema) in tables.items():
+        with replacing(folder / f"{name}.parquet") as part:
+            pq.write_table(pa.Table.from_pylist(lines, schema=schema), part)
     after = judge(run, AFTER, progress)
     assert after is not None, "nobody asked to stop"
     found = evidence(run, run.before, after)
@@ -77,6 +83,16 @@ def _meta_figures(found: Evidence) -> dict[str, Any]:
     if found.meta is not None:
         figures["auc"] = {name: getattr(found.meta, name).as_dict() for name in ("before", "after", "change")}
     return figures
+
+
+def _require_finite(rows: list[dict[str, Any]]) -> None:
+    """Raises UserError where the trained PRM or the weigher gives what is no number: nothing of it is published."""
+    bad = [row["key"] for row in rows if not all(map(math.isfinite, (row["weight"], row["loss"], *row["step_scores"])))]
+    if bad:
+        raise UserError(
+            f"the run has diverged: weights, losses or scores of {len(bad)} of {len(rows)} training chains are not "
+            f"finite, e.g. of {bad[0]}; nothing was published. Start again with a lower rate or a clip_norm"
+        )
 
 
 _WEIGHTS = pa.schema(

@@ -12,13 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from dreamprm.files import replacing
 from dreamprm.weigher.building import WEIGHERS
 from dreamprm.weigher.instance_table import InstanceTable
 from dreamprm.weigher.weigher import Weigher
 
 __all__ = ["WeigherError", "load", "save"]
 
-_KEYS = "keys"
+_KEYS, _ABOUT = "keys", "weigher"
 
 
 class WeigherError(ValueError):
@@ -41,30 +42,32 @@ def save(
             raise WeigherError("a key must not hold a line break")
         # As bytes in a tensor: ten million keys do not belong into the file's header.
         tensors[_KEYS] = torch.from_numpy(np.frombuffer("\n".join(keys).encode(), dtype=np.uint8).copy())
-    metadata = {
+    about = {
         "kind": next(name for name, make in kinds.items() if make is type(weigher)),
-        "settings": json.dumps(weigher.settings),
-        "domains": json.dumps(list(domains) if domains is not None else None),
+        "settings": weigher.settings,
+        "domains": list(domains) if domains is not None else None,
     }
+    # One entry: safetensors writes several in any order, and equal weighers are to be equal files.
     # An empty dictionary of tensors is a valid file: Uniform has no parameters.
-    save_file(tensors, str(path), metadata)
+    with replacing(Path(path)) as part:
+        save_file(tensors, part, {_ABOUT: json.dumps(about, sort_keys=True)})
 
 
 def load(path: str | Path, *, keys: Sequence[str] | None = None, domains: Sequence[str] | None = None) -> Weigher:
     """The weigher of a file. Raises WeigherError where given keys or domains are not those it was saved with."""
     with safe_open(str(path), "pt") as file:
-        metadata = file.metadata() or {}
+        about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
         kinds = _kinds()
-        if metadata.get("kind") not in kinds:
-            raise WeigherError(f"{path} holds no weigher of ours: its kind is {metadata.get('kind')!r}")
+        if about.get("kind") not in kinds:
+            raise WeigherError(f"{path} holds no weigher of ours: its kind is {about.get('kind')!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     blob = tensors.pop(_KEYS, None)
     if keys is not None and blob is not None:
         _compare(path, "key", blob.numpy().tobytes().decode().split("\n"), keys)
-    stored = json.loads(metadata["domains"])
+    stored = about["domains"]
     if domains is not None and stored is not None:
         _compare(path, "domain", stored, domains)
-    weigher = kinds[metadata["kind"]](**json.loads(metadata["settings"]))
+    weigher = kinds[about["kind"]](**about["settings"])
     weigher.load_state_dict({name.removeprefix("weigher."): value for name, value in tensors.items()})
     return weigher
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from array import array
@@ -24,6 +25,7 @@ from dreamprm.data.record import RecordError
 
 __all__ = ["Index", "build_index", "load_index"]
 
+_LOG = logging.getLogger("dreamprm.data")
 _VERSION = 2
 _ARRAYS = ("number", "start", "stop", "first", "group", "domain", "labelled", "judged")
 _KEEP_ABOVE = 32 * 2**20  # bytes; a smaller file is indexed in a second or two
@@ -129,6 +131,11 @@ def _load(file: Path) -> Index:
         words = json.loads(saved["words"].tobytes().decode("utf-8", "surrogatepass"))
         arrays = {name: saved[name] for name in _ARRAYS}
     bad = tuple((int(row), str(field), str(reason)) for row, field, reason in words["bad"])
+    rows, records = len(arrays["number"]), int(arrays["first"][-1])
+    sizes = {name: len(arrays[name]) for name in _ARRAYS}
+    wanted = {name: rows + 1 if name == "first" else rows for name in ("number", "start", "stop", "first")}
+    if sizes != wanted | dict.fromkeys(("group", "domain", "labelled", "judged"), records):
+        raise ValueError("its arrays do not fit together")
     return Index(**arrays, domains=tuple(words["domains"]), bad=bad)
 
 
@@ -140,8 +147,11 @@ def load_index(part: Part, folder: Path | None = None) -> Index:
     if file.exists():
         try:
             return _load(file)
-        except (OSError, ValueError, KeyError, TypeError):
-            file.unlink(missing_ok=True)  # half written by a machine that went down
+        except Exception as error:  # damaged in whatever way: zipfile, zlib, numpy and json have errors of their own
+            _LOG.warning("the index %s of %s is damaged (%s) and made anew", file, part.context.path, error)
     index = build_index(part)
-    _save(index, file)
+    try:
+        _save(index, file)
+    except OSError as error:
+        _LOG.warning("the index of %s is not kept, %s cannot be written: %s", part.context.path, file.parent, error)
     return index

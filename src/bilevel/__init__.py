@@ -30,9 +30,15 @@ from .optimizers import RMSprop as RMSprop
 from .optimizers import State as State
 from .problem import Bilevel as Bilevel
 from .result import Result as Result
+from .root import FixedPoint as FixedPoint
+from .root import Root as Root
+from .root import proximal_map as proximal_map
 from .solvers import CG as CG
+from .solvers import GMRES as GMRES
+from .solvers import BiCGSTAB as BiCGSTAB
 from .solvers import Direct as Direct
 from .solvers import Neumann as Neumann
+from .solvers import NormalCG as NormalCG
 from .solvers import Nystrom as Nystrom
 from .solvers import Solver as Solver
 from .status import Status as Status

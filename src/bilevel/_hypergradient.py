@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from ._types import Tensors
 from .methods.method import Method
 from .problem import Bilevel, check_batches, check_tensors
 from .result import Result
+from .root import Root
 
 
 def hypergradient(
-    problem: Bilevel,
+    problem: Bilevel | Root,
     params: Tensors | None,
     hyper: Tensors,
     inner_batches: Sequence[Any],
@@ -30,7 +31,7 @@ def hypergradient(
     minimiser of the inner loss, which `params` are then taken to be (Implicit).
 
     Args:
-        problem: the two losses.
+        problem: the two losses, or a root and an outer loss.
         params: inner parameters θ to start from; None where `problem.start` gives them. Never changed.
         hyper: hyperparameters φ, shaped as the gradient will be. Never changed.
         inner_batches: a sequence; K batches for K inner steps. Implicit methods average over it.
@@ -60,10 +61,17 @@ def hypergradient(
     # torch.func.grad works under no_grad; what no_grad drops is the graph of the whole computation, which
     # nn.Parameters among the arguments would otherwise keep alive: one graph per step.
     with nullcontext() if keep else torch.no_grad():
-        return method.run(problem, at, hyper, inner_batches, outer_batch, state)
+        return method.run(cast(Any, problem), at, hyper, inner_batches, outer_batch, state)
 
 
-def _starting_params(problem: Bilevel, params: Any, hyper: Tensors, method: Any, state: Any) -> Any:
+def _starting_params(problem: Bilevel | Root, params: Any, hyper: Tensors, method: Any, state: Any) -> Any:
+    if isinstance(problem, Root):
+        if not getattr(method, "accepts_roots", False):
+            raise ValueError(
+                f"{type(method).__name__} takes steps on an inner loss, which a {type(problem).__name__} has not; use "
+                "Implicit with a solver for systems that are not symmetric, such as bilevel.GMRES()"
+            )
+        return params
     if problem.start is None:
         return params
     if not getattr(method, "differentiates_start", False):

@@ -42,6 +42,11 @@ def norm(tensors: Tensors) -> Tensor:
     return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
 
 
+def eps(tensors: Tensors) -> float:
+    """The rounding of the coarsest of the tensors' precisions."""
+    return max(torch.finfo(tensor.dtype).eps for tensor in tensors.values())
+
+
 def all_finite(tensors: Tensors) -> Tensor:
     """Whether every entry is finite: a boolean scalar on the tensors' device."""
     return torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).all()

@@ -40,11 +40,11 @@ class Bilevel:
 
     def inner_at(self, batch: Any) -> Callable[[Tensors, Tensors], Tensor]:
         """(params, hyper) -> inner loss on `batch`, checked to be a scalar."""
-        return lambda params, hyper: _scalar("inner", self.inner, params, hyper, batch)
+        return lambda params, hyper: scalar("inner", self.inner, params, hyper, batch)
 
     def outer_at(self, batch: Any) -> Callable[[Tensors, Tensors], Tensor]:
         """(params, hyper) -> outer loss on `batch`, checked to be a scalar."""
-        return lambda params, hyper: _scalar("outer", self.outer, params, hyper, batch)
+        return lambda params, hyper: scalar("outer", self.outer, params, hyper, batch)
 
     def start_vjp(self, hyper: Tensors, cotangent: Tensors) -> Tensors:
         """(∂θ_0/∂φ)ᵀ λ; only where there is a start."""
@@ -52,7 +52,12 @@ class Bilevel:
         return vjp(self.start, hyper)(cotangent)[0]
 
 
-def _scalar(which: str, function: Loss, params: Tensors, hyper: Tensors, batch: Any) -> Tensor:
+def scalar(which: str, function: Loss, params: Tensors, hyper: Tensors, batch: Any) -> Tensor:
+    """The loss `function`, called `which` in errors, checked to be a scalar.
+
+    Raises:
+        ValueError: it is none; it changes a tensor in place.
+    """
     try:
         loss = function(params, hyper, batch)
     except RuntimeError as error:

@@ -16,6 +16,10 @@ class Status(Enum):
         "negative curvature: the inner Hessian is not positive definite here; train the inner problem further, "
         "or raise the damping above the most negative eigenvalue"
     )
+    BREAKDOWN = (
+        "breakdown: the recurrence cannot go on although the residual is above the tolerance; use GMRES or Direct, or "
+        "add damping"
+    )
     SINGULAR = "singular: the system (the inner Hessian) has no inverse here; regularise the inner loss or add damping"
     DIVERGED = "diverged: the terms of the series grow; make scale smaller than 2 / the largest eigenvalue"
     NOT_FINITE = (

@@ -67,6 +67,9 @@ METHODS = {
     # At full rank only the damping keeps it from the direct solve.
     "implicit_nystrom": implicit(lambda _: bilevel.Nystrom(rank=99, damping=1e-10)),
     "implicit_direct": implicit(lambda _: bilevel.Direct()),
+    "implicit_gmres": implicit(lambda _: bilevel.GMRES(tolerance=1e-10)),
+    "implicit_bicgstab": implicit(lambda _: bilevel.BiCGSTAB(tolerance=1e-10)),
+    "implicit_normal_cg": implicit(lambda _: bilevel.NormalCG(tolerance=1e-10)),
     # The one-step answer taken at the end of the step: exact where the mixed derivative does not depend on θ.
     "sama": Entry(
         lambda known: bilevel.SAMA(known.optimizer),

@@ -1,8 +1,8 @@
 """Implicit differentiation at an inner minimum."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from .. import _tree as tree
 from .._products import check_product, gradients, hessian, mixed
@@ -10,8 +10,10 @@ from .._randomness import Replayed
 from .._types import Tensors
 from ..problem import Bilevel
 from ..result import Result
+from ..root import Root, pull_at
 from ..solvers.cg import CG
-from ..solvers.solver import Solver, check_solver
+from ..solvers.solver import Matvec, Solution, Solver, check_solver
+from ..status import Status
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,18 @@ class Implicit:
     """Derivative of the outer loss along the inner minimiser, by the implicit function theorem.
 
     At θ with ∇L(θ, φ) = 0:   dF/dφ = ∂F/∂φ - ∂/∂φ <∇L(θ, φ), v>,   (H + damping) v = ∇F(θ),   H = ∂²L/∂θ².
+    At a `Root`, f(θ, φ) = 0:   dF/dφ = ∂F/∂φ - (∂f/∂φ)ᵀ v,   ((∂f/∂θ)ᵀ + damping) v = ∇F(θ).
 
-    `params` are taken to be the minimiser: train them first; far from it the formula means nothing, which no status
-    can tell. L is the mean over the inner batches. The solver waits for the device once per iteration.
+    `params` are taken to be the solution: train them first; far from it the formula means nothing, which no status
+    can tell. L and f are means over the inner batches. The solver waits for the device once per iteration.
 
     Args:
-        solver: CG, Neumann, Nystrom or Direct.
-        product: "jvp" or "vjp", see `bilevel._products`.
+        solver: CG, Neumann, Nystrom, Direct, GMRES, BiCGSTAB or NormalCG; for a `Root` not CG or Nystrom.
+        product: "jvp" or "vjp", see `bilevel._products`; a `Root` always takes one reverse pass per product.
 
     Raises:
-        ValueError: a setting out of range, when built; a state (there is none).
+        ValueError: a setting out of range, when built; a state (there is none); a solver for symmetric systems and a
+            `Root`; under vmap (solvers look at numbers).
 
     Source: Pedregosa, arXiv 1602.02355; Rajeswaran et al., arXiv 1909.04630; Lorraine et al., arXiv 1911.02590.
     """
@@ -36,13 +40,15 @@ class Implicit:
     solver: Solver = field(default_factory=CG)
     product: str = "jvp"
 
+    accepts_roots: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_solver("Implicit", self.solver)
         check_product("Implicit", self.product)
 
     def run(
         self,
-        problem: Bilevel,
+        problem: Bilevel | Root,
         params: Tensors,
         hyper: Tensors,
         inner_batches: Sequence[Any],
@@ -52,17 +58,39 @@ class Implicit:
         """Solve for v, then one mixed product."""
         if state is not None:
             raise ValueError("Implicit keeps no state: pass state=None")
-        losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
         value, by_params, total = gradients(problem.outer_at(outer_batch), params, hyper)
-        passes = 1
+        num = len(inner_batches)
+        if isinstance(problem, Root):
+            self._refuse_symmetric(problem)
+            pull = pull_at([problem.residual_at(batch) for batch in inner_batches], params, hyper)
+            solution, products = self._solve(lambda direction: pull(direction)[0], by_params)
+            if solution.status is Status.NEGATIVE_CURVATURE:  # of a minimum that a root need not be
+                solution = replace(solution, status=Status.CONVERGED)
+            cross = pull(solution.x)[1]
+            products += 1  # the values themselves
+        else:
+            losses = [Replayed(problem.inner_at(batch)) for batch in inner_batches]
 
-        def matvec(direction: Tensors) -> Tensors:
-            nonlocal passes
-            passes += len(losses)
-            return mean([hessian(loss, params, hyper, direction, self.product) for loss in losses])
+            def matvec(direction: Tensors) -> Tensors:
+                return mean([hessian(loss, params, hyper, direction, self.product) for loss in losses])
+
+            solution, products = self._solve(matvec, by_params)
+            cross = mean([mixed(loss, params, hyper, solution.x, self.product) for loss in losses])
+        passes = 1 + num * (products + solution.columns + solution.transposed)
+        stats = {"passes": passes, "iterations": solution.iterations, "residual": solution.residual}
+        return Result(tree.add(total, cross, -1.0), value, params, None, solution.status, stats)
+
+    def _solve(self, matvec: Matvec, rhs: Tensors) -> tuple[Solution, int]:
+        """The solution, and how often matvec was called."""
+        calls = 0
+
+        def counted(direction: Tensors) -> Tensors:
+            nonlocal calls
+            calls += 1
+            return matvec(direction)
 
         try:
-            solution = self.solver.solve(matvec, by_params)
+            return self.solver.solve(counted, rhs), calls
         except RuntimeError as error:
             if "vmap" not in str(error) or "item()" not in str(error):
                 raise
@@ -71,13 +99,13 @@ class Implicit:
                 "stop, which a batch has no single answer for; loop over the batch and stack the results, or use "
                 "Unrolled, which stands under vmap"
             ) from error
-        cross = mean([mixed(loss, params, hyper, solution.x, self.product) for loss in losses])
-        stats = {
-            "passes": passes + len(losses) * solution.columns,
-            "iterations": solution.iterations,
-            "residual": solution.residual,
-        }
-        return Result(tree.add(total, cross, -1.0), value, params, None, solution.status, stats)
+
+    def _refuse_symmetric(self, problem: Root) -> None:
+        if getattr(self.solver, "symmetric_only", False):
+            raise ValueError(
+                f"Implicit(solver={type(self.solver).__name__}) solves symmetric systems, and that of a "
+                f"{type(problem).__name__} is not; use bilevel.GMRES(), BiCGSTAB(), NormalCG() or Direct()"
+            )
 
 
 def mean(parts: list[Tensors]) -> Tensors:

@@ -1,12 +1,13 @@
 """Conjugate gradients."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .. import _checks as checks
 from .. import _tree as tree
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class CG:
     tolerance: float = 1e-6
     damping: float = 0.0
 
+    symmetric_only: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         checks.count("CG", "max_iterations", self.max_iterations)
         checks.number("CG", "tolerance", self.tolerance, above=0.0)
         checks.number("CG", "damping", self.damping, least=0.0)
 
+    @rescaled
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The solution, the iterate that converged included."""
-        known = trivial(rhs)
-        if known is not None:
-            return known
         apply = damped(matvec, self.damping)
         size = float(tree.norm(rhs))
         x, residual = tree.zeros_like(rhs), rhs

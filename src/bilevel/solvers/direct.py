@@ -10,7 +10,7 @@ from .. import _tree as tree
 from .._functional import eigh, svd, vmap
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class Direct:
         checks.number("Direct", "damping", self.damping, least=0.0)
         checks.count("Direct", "chunk_size", self.chunk_size, optional=True)
 
+    @rescaled
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The solution by an eigendecomposition."""
-        known = trivial(rhs)
-        if known is not None:
-            return known
         unflatten = tree.unflattener(rhs)
         b = tree.flatten(rhs)  # (n,)
         apply = damped(matvec, self.damping)

@@ -6,7 +6,7 @@ from .. import _checks as checks
 from .. import _tree as tree
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ class Neumann:
         checks.number("Neumann", "tolerance", self.tolerance, above=0.0)
         checks.number("Neumann", "damping", self.damping, least=0.0)
 
+    @rescaled
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The sum of the series and its residual."""
-        known = trivial(rhs)
-        if known is not None:
-            return known
         apply = damped(matvec, self.damping)
         size = last = float(tree.norm(rhs))
         term, total = rhs, tree.zeros_like(rhs)

@@ -1,6 +1,7 @@
 """Low-rank approximation of the inverse."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from .. import _tree as tree
 from .._functional import eigh, qr, vmap
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, trivial
+from .solver import Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ class Nystrom:
     tolerance: float = 1e-3
     seed: int = 0
 
+    symmetric_only: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         checks.count("Nystrom", "rank", self.rank)
         checks.number("Nystrom", "damping", self.damping, above=0.0)
         checks.number("Nystrom", "tolerance", self.tolerance, above=0.0)
 
+    @rescaled
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The solution by the approximate inverse."""
-        known = trivial(rhs)
-        if known is not None:
-            return known
         unflatten = tree.unflattener(rhs)
         b = tree.flatten(rhs)  # (n,)
         rank = min(self.rank, b.numel())

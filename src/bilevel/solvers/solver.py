@@ -1,15 +1,17 @@
 """What a linear solver is."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from .. import _tree as tree
 from .._types import Tensors
 from ..status import Status
 
 Matvec: TypeAlias = Callable[[Tensors], Tensors]
-"""x -> A x with A symmetric."""
+"""x -> A x."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Solution:
     """‖b - (A + damping) x‖ / ‖b‖; 0 where b is 0."""
     columns: int = 1
     """Products that one call of matvec made at once, under vmap."""
+    transposed: int = 0
+    """Products with Aᵀ."""
 
 
 @runtime_checkable
@@ -45,11 +49,26 @@ def damped(matvec: Matvec, damping: float) -> Matvec:
     return (lambda x: tree.add(matvec(x), x, damping)) if damping else matvec
 
 
-def trivial(rhs: Tensors) -> Solution | None:
-    """The solution for a right-hand side that is zero or not finite; None for all others."""
-    size = float(tree.norm(rhs))
-    if size == 0.0:
-        return Solution(tree.zeros_like(rhs), Status.CONVERGED, 0, 0.0)
-    if size != size or size == float("inf"):
-        return Solution(rhs, Status.NOT_FINITE, 0, float("nan"))
-    return None
+Solve = TypeVar("Solve", bound=Callable[..., Solution])
+
+
+def rescaled(solve: Solve) -> Solve:
+    """`solve` for right-hand sides of any size: b is scaled by a power of two, so that its square is a number.
+
+    A b of 0 is solved by 0, one that is not finite is a status; both before the first product.
+    """
+
+    @wraps(solve)
+    def scaled(solver: Solver, matvec: Matvec, rhs: Tensors, like: Tensors | None = None) -> Solution:
+        pattern = rhs if like is None else like
+        peak = max((float(tensor.abs().max()) for tensor in rhs.values() if tensor.numel()), default=0.0)
+        if not bool(tree.all_finite(rhs)):
+            return Solution(tree.scale(pattern, float("nan")), Status.NOT_FINITE, 0, float("nan"))
+        if peak == 0.0:
+            return Solution(tree.zeros_like(pattern), Status.CONVERGED, 0, 0.0)
+        unit = 2.0 ** (math.frexp(peak)[1] - 1)
+        arguments = () if like is None else (like,)
+        found = solve(solver, matvec, {name: tensor / unit for name, tensor in rhs.items()}, *arguments)
+        return replace(found, x=tree.scale(found.x, unit))
+
+    return cast(Solve, scaled)

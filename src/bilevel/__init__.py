@@ -1,4 +1,9 @@
-"""Hypergradients for bilevel problems on pure PyTorch."""
+"""Hypergradients for bilevel problems on pure PyTorch.
+
+Public are the names below, and those that `bilevel.steps`, `bilevel.optimizers`, `bilevel.solvers`, `bilevel.methods`,
+`bilevel.lookahead` and `bilevel.testing` list in their own `__init__`. The files inside are named after what stands in
+them so that one finds it; import it from the package. A name with an underscore before it is nobody's but ours.
+"""
 
 from . import testing as testing
 from ._hypergradient import hypergradient as hypergradient

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import adam_step
-from .table import UnsupportedOptimizerError, row, unwrap
+from .known_optimizers import UnsupportedOptimizerError, row, unwrap
 from .update import Update
 
 __all__ = ["refuse_sparse", "step_vjp", "undo_step", "undoable"]

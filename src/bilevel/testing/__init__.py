@@ -8,13 +8,13 @@
 `PROBLEMS` holds them all by name.
 """
 
+from ._quadratic import quadratic as quadratic
+from ._reweighted import reweighted as reweighted
+from ._ridge import ridge as ridge
+from ._step_size import step_size as step_size
+from ._toy import toy as toy
 from .known import KnownProblem as KnownProblem
 from .measures import cosine as cosine
 from .measures import relative_error as relative_error
 from .measures import through_the_loop as through_the_loop
 from .problems import PROBLEMS as PROBLEMS
-from .quadratic import quadratic as quadratic
-from .reweighted import reweighted as reweighted
-from .ridge import ridge as ridge
-from .step_size import step_size as step_size
-from .toy import toy as toy

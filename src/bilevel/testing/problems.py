@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from ._quadratic import quadratic
+from ._reweighted import reweighted
+from ._ridge import ridge
+from ._step_size import step_size
+from ._toy import toy
 from .known import KnownProblem
-from .quadratic import quadratic
-from .reweighted import reweighted
-from .ridge import ridge
-from .step_size import step_size
-from .toy import toy
 
 PROBLEMS: dict[str, Callable[..., KnownProblem]] = {
     "quadratic": quadratic,

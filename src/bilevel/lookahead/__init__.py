@@ -1,8 +1,9 @@
 """The fast path: exact hypergradients of data weights around a live optimizer."""
 
+from . import rules as rules
 from .check import HypergradientCheckError as HypergradientCheckError
+from .jvp import ZeroTangentError as ZeroTangentError
 from .lookahead import Lookahead as Lookahead
-from .replay import ZeroTangentError as ZeroTangentError
 from .row_maps import RowMap as RowMap
 from .row_maps import RowsError as RowsError
 from .rules import register_rule as register_rule

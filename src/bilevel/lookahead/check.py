@@ -1,91 +1,117 @@
-"""The comparison at the first update: the chosen product against plain autograd on two examples of the real batch.
+"""The comparison with plain autograd on the real batch: does each example get what is its own?
 
-<u, ∇ℓ_i> is also what an ordinary backward pass of ℓ_i alone gives: slow and large, but with no rule, no replay and
-no formula in it, on the very graph of the update (same dropout masks, same casts, same kernels).
+<u, Σ_k r_k ∇ℓ_k> = Σ_k r_k d_k for any numbers r. One ordinary backward pass of Σ r_k ℓ_k gives the left side, on the
+very graph of the update (same dropout masks, same casts, same kernels), with no rule, no replay and no formula in it. r
+differs from example to example, so an error that moves d between examples, which keeps the sum, is seen.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .typed import gradients, norm
+from .recorder import Part
+from .sum_rule import SUM_TOLERANCE, groups_of
+from .typed import norm
 
-__all__ = ["HypergradientCheckError", "Reference", "cosine"]
+__all__ = ["CHECK_TOLERANCE", "Agreement", "HypergradientCheckError", "Reference", "Schedule"]
 
-THRESHOLD = 0.99
+# Relative errors of sums that partly cancel: a hundred times what single products lose (SUM_TOLERANCE), less in 16
+# bits.
+CHECK_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 
 
 class HypergradientCheckError(RuntimeError):
-    """The product disagrees with plain autograd at the first update."""
+    """The hypergradient breaks the sum rule or disagrees with plain autograd: it cannot be trusted."""
 
 
-@dataclass
+class Schedule:
+    """When the comparison is due: at updates 1, 2, 4, 8, … and whenever something has changed.
+
+    num_updates: recorded updates so far; a resumed run sets it and goes on with the same schedule.
+    """
+
+    def __init__(self) -> None:
+        self.num_updates = 0
+        self._state: object = None
+        self._seen: set[Tensor] = set()
+        self._asked = False
+
+    def due(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor], losses: Tensor) -> bool:
+        """Whether the update that begins now is to be compared."""
+        state = (tuple(m.training for m in modules), tuple(map(id, parameters)), losses.ndim, losses.dtype)
+        changed = state != self._state and self._state is not None
+        number, first = self.num_updates + 1, self._state is None
+        asked, self._asked, self._state = self._asked, False, state
+        return number & (number - 1) == 0 or changed or asked or first
+
+    def again(self) -> None:
+        """The comparison could not be made (its reference was zero): make it at the next update."""
+        self._asked = True
+
+    def note(self, used: Sequence[Tensor]) -> None:
+        """A parameter that is used for the first time makes the next update due."""
+        new = set(used) - self._seen
+        self._asked = self._asked or (bool(new) and bool(self._seen))
+        self._seen |= new
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """error: relative, NaN where the reference is zero; worst: (relative error, parameters), only what stands out."""
+
+    error: float
+    bad: bool
+    worst: tuple[tuple[float, tuple[Tensor, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Reference:
-    """∇ℓ_i of the first and the last example of a micro-batch, taken on its graph before the weighted pass frees it."""
+    """r, and Σ_k r_k ∇ℓ_k by parameter."""
 
-    examples: tuple[int, ...]
-    gradients: list[dict[Tensor, Tensor]] = field(default_factory=list[dict[Tensor, Tensor]])
+    numbers: Tensor
+    gradients: Mapping[Tensor, Tensor]
 
     @staticmethod
-    def take(losses: Tensor, parameters: Sequence[Tensor]) -> Reference:
-        """One backward pass for each of the two examples, keeping the graph."""
-        reference = Reference(tuple(sorted({0, len(losses) - 1})))
-        for example in reference.examples:
-            grads = gradients(losses[example], parameters, retain_graph=True)
-            reference.gradients.append({p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
-        return reference
+    def take(
+        losses: Tensor,
+        parameters: Sequence[Tensor],
+        autograd: Callable[[Tensor, Tensor, Sequence[Tensor]], Sequence[Tensor | None]],
+    ) -> Reference:
+        """One backward pass, keeping the graph; autograd(losses, r, parameters) makes it."""
+        # Multiples of the golden ratio's fraction: no two alike, both signs, and no random number drawn.
+        spread = torch.arange(1, losses.numel() + 1, dtype=torch.float64, device=losses.device) * 0.6180339887498949
+        numbers = (2.0 * (spread % 1.0) - 1.0).to(losses.dtype).reshape(losses.shape)
+        grads = autograd(losses, numbers, parameters)
+        return Reference(numbers, {p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
 
-    def refuse_hidden(self, names: Mapping[Tensor, str], before: Mapping[Tensor, int]) -> None:
-        """Raise where the weighted pass wrote a gradient that torch.autograd.grad does not see."""
-        for parameter, name in names.items():
-            written = parameter.grad is not None and before.get(parameter) != parameter.grad._version
-            if written and not any(parameter in kept for kept in self.gradients):
-                raise RuntimeError(
-                    f"{name}: has a gradient that torch.autograd.grad does not see, so the outer gradient would miss "
-                    "it; this is reentrant gradient checkpointing: checkpoint with use_reentrant=False"
-                )
-
-    def product(self, cotangent: Mapping[Tensor, Tensor], parameter: Tensor | None = None) -> Tensor:
-        """<u, ∇ℓ_i> over all parameters, or over one, for the examples kept: (E,)."""
-        chosen = list(cotangent) if parameter is None else [parameter]
-        rows: list[Tensor] = []
-        for kept in self.gradients:
-            parts = [(cotangent[p].double() * kept[p].double()).sum() for p in chosen if p in kept and p in cotangent]
-            rows.append(torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64))
-        return torch.stack([row.cpu() for row in rows])
-
-
-def cosine(product: Tensor, reference: Tensor) -> float:
-    """Agreement of two vectors of products; a wrong length counts like a wrong direction.
-
-    The cosine of the angle, or the smaller ratio of the two lengths where that is worse: two numbers alone
-    have a cosine near one by luck. NaN where the reference is zero.
-    """
-    a, b = product.double().cpu(), reference.double().cpu()
-    size_a, size_b = float(norm(a)), float(norm(b))
-    if size_b == 0.0:
-        return math.nan
-    if size_a == 0.0 or not math.isfinite(size_a):
-        return 0.0
-    angle = float(a @ b) / (size_a * size_b)
-    # cos φ = .99 is a relative error of .14, and so is a length that is off by that much.
-    ratio = min(size_a, size_b) / max(size_a, size_b)
-    return min(angle, 1.0 - 0.5 * (1.0 - ratio) ** 2)
+    def compare(self, parts: Sequence[Part], cotangent: Mapping[Tensor, Tensor], precision: torch.dtype) -> Agreement:
+        """Parameter by parameter where the parts allow it: a longer vector to compare, and the culprit's name."""
+        numbers = self.numbers.double().cpu()
+        theirs = {p: _dot(cotangent[p], g) for p, g in self.gradients.items() if p in cotangent}
+        sizes = {p: float(norm(cotangent[p].double()) * norm(self.gradients[p].double())) for p in theirs}
+        sums = [(part.parameters, float((part.values.double().cpu() * numbers).sum())) for part in parts]
+        whole_d = sums[0][1]
+        rows = [
+            (value, sum(theirs.get(p, 0.0) for p in group), tuple(group))
+            for group, value in groups_of(sums[1:], whole_d, list(cotangent))
+        ]
+        size = sum(value**2 for _, value, _ in rows) ** 0.5
+        differences = sorted(((abs(a - b), group) for a, b, group in rows), key=lambda row: row[0], reverse=True)
+        error = sum(d**2 for d, _ in differences) ** 0.5
+        if size == 0.0 and error == 0.0:
+            return Agreement(float("nan"), False, ())
+        whole = sum(sizes.values())
+        relative = error / size if size > 0 else float("inf")
+        # Both: relative to the products, which may cancel, and to the norms, which do not.
+        bad = not relative <= CHECK_TOLERANCE[precision] and not error <= SUM_TOLERANCE[precision] * whole
+        return Agreement(
+            relative, bad, tuple((d / size, group) for d, group in differences[:3] if size and d > 0.1 * error)
+        )
 
 
-def explain(agreement: float, product: str, worst: Sequence[tuple[str, float]]) -> str:
-    """The message of the error."""
-    named = "".join(f"\n  {name}: {value:.4f}" for name, value in worst)
-    return (
-        f"the product {product!r} agrees with plain autograd on two examples of this batch to {agreement:.4f} only "
-        f"(below {THRESHOLD}); the hypergradient cannot be trusted."
-        + (f" Worst parameters:{named}" if named else "")
-        + "\nLikely: rows that are not examples (give lookahead.inner(rows=…)), a layer that mixes examples, "
-        "low precision with product='fd', or a custom function. Choose another product, or go on by "
-        "Lookahead(check='log')"
-    )
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a.reshape(-1).double(), b.reshape(-1).double()))

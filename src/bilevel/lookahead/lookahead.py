@@ -1,47 +1,69 @@
 """`Lookahead`: exact hypergradients for data weights, around a live optimizer in anybody's training loop.
 
-Inner step g = Σ_i c_i(φ) ∇ℓ_i(θ), g̃ = clip(g), θ' = T(θ, g̃; state); outer loss F(θ'). With
+Inner step g = Σ_i c_i(φ) ∇ℓ_i(θ), g̃ = clip(g), θ' = T(θ, g̃; state); outer loss F(θ', φ). With
 
     v = ∇F(θ'),   u = Cᵀ D v,   D = -∂T/∂g̃,   C = ∂clip/∂g,   d_i = <u, ∇ℓ_i(θ)>
 
-the hypergradient is dF/dφ = -Σ_i (∂c_i/∂φ) d_i: one number per example is all that is needed of the big model.
+the hypergradient is dF/dφ = ∂F/∂φ - Σ_i (∂c_i/∂φ) d_i: one number per loss is all that is needed of the big model.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
+import math
+import time
+import weakref
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..status import Status
-from ..steps import check_optimizer, step_vjp, undo_step, undoable, unwrap
-from .check import THRESHOLD, HypergradientCheckError, Reference, cosine, explain
-from .replay import Replay
-from .row_maps import RowMaps
-from .tape import Tape, trainable_sites
-from .typed import backward, gradients, named_modules, norm
-from .unroll import DoubleBackward
+from ..steps import check_optimizer, unwrap
+from .check import HypergradientCheckError, Reference, Schedule
+from .graph import leaves, refuse_early, refuse_reentrant
+from .ledger import Ledger
+from .messages import disagreement, step_wrong, sum_rule_broken
+from .outer_gradient import OuterGradient
+from .product_table import PRODUCTS, Product
+from .recorder import Part, Recorder, Sites, lowest
+from .step_probe import StepProbe
+from .sum_rule import sum_rule, sums_of
+from .taken_step import Clipping, TakenStep, fingerprint, named
+from .typed import backward
 
-__all__ = ["Lookahead", "Product"]
+__all__ = ["Lookahead"]
 
-Product = Literal["ghost", "jvp", "fd", "unroll", "darts"]
-_PRODUCTS = ("ghost", "jvp", "fd", "unroll", "darts")
 _log = logging.getLogger("bilevel")
 
 
+@dataclass
 class _MicroBatch:
     """What one inner block leaves for the hypergradient."""
 
-    def __init__(self, recorder: Tape | Replay | DoubleBackward) -> None:
-        self.recorder = recorder
-        self.coefficients: Tensor | None = None  # attached to the weigher
-        self.used: Tensor | None = None  # as the backward pass had them, away from zero
-        self.scale: float = 1.0
-        self.reference: Reference | None = None
+    recorder: Recorder
+    coefficients: Tensor | None = None  # attached to the weigher
+    used: Tensor | None = None  # as the backward pass had them
+    precision: torch.dtype | None = None
+    reference: Reference | None = None
+
+
+@dataclass
+class _Update:
+    """One update, from its first inner block to its hypergradient. Nothing of it is left for the next."""
+
+    sites: Sites
+    ledger: Ledger
+    batches: list[_MicroBatch]
+    written: dict[Tensor, tuple[int, int]]
+    num_steps: int
+    due: bool = False
+    probe: StepProbe | None = None
+    taken: TakenStep | None = None
+    outer: OuterGradient | None = None
 
 
 class Lookahead:
@@ -57,21 +79,27 @@ class Lookahead:
 
     Args:
         model: the module whose calls make the losses. Its own optimizer step is what is differentiated.
-        optimizer: a live torch.optim SGD, Adam, AdamW, RMSprop or Adagrad, or bitsandbytes Adam(W), 8-bit
-            too. Only read.
+        optimizer: a live torch.optim optimizer with a rule in `bilevel.steps`, or bitsandbytes Adam(W), 8-bit too. Only
+            read.
         product: how d_i is computed. `ghost` (exact, about one forward's matmuls), `jvp` (exact, forward mode, any
             layer with a forward-mode rule), `unroll` (exact, double backward), `fd` (central difference at θ, fp32
             only), `darts` (difference at θ' without the step's derivative, as the papers' code does: to compare with).
         clip_norm, clip_value: clipping of the inner gradient, inside the derivative; one of the two.
         adam: "exact", or "frozen" for moments held constant.
         scaler: a torch.amp.GradScaler, where the inner backward pass needs one.
-        check: "raise" compares the product with plain autograd at the first update and stops below .99; "log" only logs
-            the agreement (report["check"]); "off".
+        check: "raise" stops where the sum rule is broken (every update) or plain autograd on the real batch and the
+            optimizer's own formula disagree (updates 1, 2, 4, 8, … and after every change); "log" only logs; "off"
+            makes no comparison and reports the sum rule's residual.
         epsilon: ‖ε u‖ of `fd` and `darts`.
 
+    `report` holds, after `backward_outer`: outer_loss, outer_gradient_norm, inner_gradient_norm (with clip_norm),
+    sum_rule (largest relative residual of Σ c d = <u, g>), check (relative error against autograd, when it was made)
+    and check_seconds. `num_updates`: recorded updates so far; set it when a run is resumed, and the checks keep their
+    places.
+
     Raises ValueError for what is not supported, naming the way out.
-    Limits: the outer loss must depend on φ through θ' alone; model and optimizer are used by one process, or under data
-    parallelism with the module itself (not its wrapper), where φ's gradients are to be averaged over the processes.
+    Limits: model and optimizer are used by one process, or under data parallelism with the module itself (not its
+    wrapper), where .grad and φ's gradients are to be averaged over the processes. Compiled parts run uncompiled inside.
     """
 
     def __init__(
@@ -92,37 +120,42 @@ class Lookahead:
             raise ValueError("the model is compiled, which hides its functions; give Lookahead the module itself")
         check_optimizer(optimizer)
         self.model, self.optimizer, self.product, self.adam = model, optimizer, product, adam
-        self.clip_norm, self.clip_value, self.scaler, self.epsilon = clip_norm, clip_value, scaler, epsilon
+        self.clipping, self.scaler, self.epsilon = Clipping(clip_norm, clip_value), scaler, epsilon
         self.report: dict[str, float] = {}
         self._check = check
-        self._checked = check == "off"
-        self._batches: list[_MicroBatch] = []
+        self._recorder = PRODUCTS[product]
+        self._schedule = Schedule()
+        self._resumed = False
         self._open: _MicroBatch | None = None
-        self._outer: dict[Tensor, Tensor] = {}
-        self._num_outer = 0
-        self._outer_loss = 0.0
-        self._parameters = self._trainable()
-        self._sites = trainable_sites(model, set(self._parameters))
-        self._names = {site.parameter: site.name for site in reversed(self._sites)}
-        if product in ("jvp", "fd", "darts"):
-            _refuse_replay(model, product, self._parameters)
+        self._update: _Update | None = None
+        self._trained: tuple[Any, ...] = ()
+        self._sites = self._find_sites()
+        self._check_seconds = 0.0
+        # How often the optimizer has stepped, whoever asked it to; in a list, so that the hook holds nothing else.
+        self._num_steps = [0]
+        _count_steps(self, unwrap(optimizer), self._num_steps)
 
-    def _trainable(self) -> list[Tensor]:
-        live = unwrap(self.optimizer)
-        ours = set(self.model.parameters())
-        chosen: list[Tensor] = []
-        for index, group in enumerate(live.param_groups):
-            for place, parameter in enumerate(group["params"]):
-                if parameter.requires_grad and parameter not in ours:
-                    raise ValueError(
-                        f"parameter {place} of the optimizer's group {index} is not in the model; Lookahead sees the "
-                        "losses through the model only: make it a parameter of the model, or give it its own optimizer"
-                    )
-                if parameter.requires_grad:
-                    chosen.append(parameter)
-        if not chosen:
-            raise ValueError("the optimizer holds no trainable parameter of the model")
-        return chosen
+    @property
+    def num_updates(self) -> int:
+        """Recorded updates so far, by which the checks are scheduled."""
+        return self._schedule.num_updates
+
+    @num_updates.setter
+    def num_updates(self, number: int) -> None:
+        self._schedule.num_updates, self._resumed = number, number > 0
+
+    def _find_sites(self) -> Sites:
+        """The trainable parameters now: a layer may be frozen or unfrozen and a group added between two updates."""
+        groups = unwrap(self.optimizer).param_groups
+        trained = tuple((p, p.requires_grad) for group in groups for p in group["params"])
+        if len(trained) != len(self._trained) or any(
+            a[0] is not b[0] or a[1] != b[1] for a, b in zip(trained, self._trained, strict=True)
+        ):
+            sites = Sites(self.model, [p for p, requires_grad in trained if requires_grad])
+            _refuse_parameters(groups, sites)
+            self._recorder.refuse(sites)
+            self._trained, self._sites = trained, sites
+        return self._sites
 
     # -- inner ---------------------------------------------------------------------------------------------------
 
@@ -136,111 +169,154 @@ class Lookahead:
         """
         if self._open is not None:
             raise RuntimeError("lookahead.inner() blocks cannot be nested")
+        update = self._begin()
         if not record:
-            yield
+            if update.batches:  # its gradient goes into the same step, but not with the weights
+                with update.ledger.declared():
+                    yield
+            else:
+                update.ledger.unrecorded()
+                yield
             return
-        batch = _MicroBatch(self._recorder(rows))
+        batch = _MicroBatch(self._recorder(update.sites, rows, self.epsilon))
         self._open = batch
         try:
             with batch.recorder.open():
                 yield
             if batch.coefficients is None:
                 raise RuntimeError("lookahead.inner() ended without lookahead.backward(losses, coefficients)")
-            self._batches.append(batch)
+            self._verify_unwritten(update)
+            update.batches.append(batch)
+        except BaseException:
+            self._update = None
+            raise
         finally:
             self._open = None
 
-    def _recorder(self, rows: Mapping[str, Tensor] | None) -> Tape | Replay | DoubleBackward:
-        if self.product == "ghost":
-            return Tape(self.model, self._sites, rows)
-        if self.product == "unroll":
-            return DoubleBackward(self.model, self._sites, rows)
-        return Replay(self.model, self._sites, rows, forward_mode=self.product == "jvp")
+    def _begin(self) -> _Update:
+        """The update that this block belongs to: a new one after a step."""
+        update = self._update
+        if update is not None and update.taken is None and self._num_steps[0] != update.num_steps:
+            if update.batches:
+                self._refuse_misplaced_step()
+            update = None
+        if update is not None and update.taken is not None:
+            if update.batches:
+                _log.warning("an update was recorded but not differentiated: lookahead.inner(record=False) costs less")
+            update = None
+        if update is None:
+            sites = self._find_sites()
+            written = {p: fingerprint(p) for p in sites.names}
+            self._update = update = _Update(sites, Ledger(sites.names), [], written, self._num_steps[0])
+        return update
+
+    def _verify_unwritten(self, update: _Update) -> None:
+        moved = [p for p, kept in update.written.items() if fingerprint(p) != kept]
+        if moved:
+            raise RuntimeError(
+                f"{named(moved, update.sites.names)}: written to inside lookahead.inner() or before lookahead.step() "
+                "(an embedding's max_norm, weights renormed in forward), which no gradient passes through; renorm "
+                "after backward_outer, or write the norm as a function of the parameter"
+            )
 
     def backward(self, losses: Tensor, coefficients: Tensor) -> None:
-        """Add Σ_i c_i ∇ℓ_i to `.grad`.  losses, coefficients: (B,); the coefficients attached to the weigher."""
-        if losses.ndim != 1 or coefficients.shape != losses.shape:
+        """Add Σ c ∇ℓ to `.grad`. Both of one shape, (B,), (B, S), (B, S, 2) …; coefficients attached to the weigher.
+
+        `ghost` takes one loss per example, (B,).
+        """
+        if losses.ndim == 0 or coefficients.shape != losses.shape:
             raise ValueError(
-                f"losses and coefficients must be one number per example, (B,), are {tuple(losses.shape)} and "
-                f"{tuple(coefficients.shape)}; a loss that was averaged over the batch cannot be weighted any more"
+                f"losses and coefficients must be of one shape, one number per example, (B,), or per loss, are "
+                f"{tuple(losses.shape)} and {tuple(coefficients.shape)}; a loss that was averaged over the batch "
+                "cannot be weighted any more"
             )
-        batch = self._open
+        batch, update = self._open, self._update
         used = coefficients.detach().to(losses.dtype)
+        scale = self._loss_scale(losses)
         if batch is None:  # inner(record=False)
-            backward(self._scaled((used * losses).sum()))
+            total = (used * losses).sum()
+            backward(total if self.scaler is None else self.scaler.scale(total))
             return
+        assert update is not None, "inner() has begun one"
         if batch.coefficients is not None:
             raise RuntimeError("one lookahead.backward per lookahead.inner() block; open a block for each micro-batch")
         batch.coefficients = coefficients
-        if not self._checked and not self._batches:
-            copies = batch.recorder.copies if isinstance(batch.recorder, DoubleBackward) else None
-            inputs = self._parameters if copies is None else [copies[p] for p in self._parameters]
-            batch.reference = Reference.take(losses, inputs)
-            if copies is not None:
-                batch.reference.gradients = [
-                    {p: g[copies[p]] for p in self._parameters if copies[p] in g} for g in batch.reference.gradients
-                ]
-        if isinstance(batch.recorder, DoubleBackward):
-            self._scaled(losses.detach().sum())  # initialises the scaler
-            batch.scale = self.scaler.get_scale() if self.scaler else 1.0
-            batch.recorder.backward(losses, coefficients, batch.scale)
-            batch.used = torch.ones_like(used)  # d_i itself, not c_i d_i
-            return
-        batch.used = _away_from_zero(used)
-        batch.recorder.maps = RowMaps(batch.recorder.rows, len(losses))
-        batch.recorder.recording = True
-        written = {p: p.grad._version for p in self._parameters if p.grad is not None}
-        try:
-            backward(self._scaled((batch.used * losses).sum()))
-        finally:
-            batch.recorder.recording = False
-        batch.scale = self.scaler.get_scale() if self.scaler else 1.0
-        batch.recorder.verify_covered()
-        if batch.reference is not None:
-            batch.reference.refuse_hidden(self._names, written)
+        if not update.batches:
+            due = self._schedule.due(update.sites.modules, update.sites.parameters, losses)
+            update.due = due and self._check != "off"
+        if update.due and not update.batches:
+            refuse_reentrant(losses)
+            start = time.perf_counter()
+            batch.reference = Reference.take(losses, update.sites.parameters, batch.recorder.autograd)
+            self._check_seconds = time.perf_counter() - start
+        update.ledger.begin()
+        batch.used = batch.recorder.backward(losses, used, scale)
+        batch.precision = batch.recorder.precision
+        for tensor in (losses, *update.sites.parameters[:1]):
+            batch.precision = lowest(batch.precision, tensor.dtype)
+        update.ledger.note()
 
-    def _scaled(self, loss: Tensor) -> Tensor:
-        return self.scaler.scale(loss) if self.scaler else loss
+    def _loss_scale(self, losses: Tensor) -> float:
+        if self.scaler is None:
+            return 1.0
+        self.scaler.scale(losses.detach().sum())  # the first call makes the scale
+        return float(self.scaler.get_scale())
+
+    @contextmanager
+    def unweighted(self) -> Generator[None]:
+        """Declare gradient that does not depend on the weights: `with lookahead.unweighted(): penalty.backward()`."""
+        if self._open is not None:
+            raise RuntimeError("lookahead.unweighted() stands beside lookahead.inner(), not inside it")
+        with self._begin().ledger.declared():
+            yield
 
     def step(self) -> None:
-        """Unscale, clip, and take the optimizer's step; `.grad` stays until the next zero_grad."""
-        live = unwrap(self.optimizer)
-        if self.scaler:
-            self.scaler.unscale_(live)
-        parameters = [p for p in self._parameters if p.grad is not None]
-        self._norm: Tensor | None = None
-        if self.clip_norm is not None:
-            self._norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        elif self.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
-        self._before = {}
-        if self.product in ("jvp", "fd") and self._batches:  # the others do not need θ again
-            self._before = {p: p.detach().clone() for p in self._parameters if not undoable(live, p)}
-        self._groups = [{k: v for k, v in group.items() if k != "params"} for group in live.param_groups]
-        self._first = {p: "momentum_buffer" not in live.state.get(p, {}) for p in self._parameters}
-        self._skipped = False
-        if self.scaler:
-            before = self.scaler.get_scale()
-            self.scaler.step(live)
-            self.scaler.update()
-            self._skipped = self.scaler.get_scale() < before
-        else:
-            self.optimizer.step()
+        """Unscale, clip, and take the optimizer's step; the one that `backward_outer` differentiates."""
+        if self._open is not None:
+            raise RuntimeError("lookahead.step() inside lookahead.inner(): leave the block first")
+        update, self._update = self._update, None
+        if update is not None and update.taken is not None:
+            raise RuntimeError(
+                "lookahead.step() was called twice for one update: after it call backward_outer, or begin the next "
+                "update with lookahead.inner()"
+            )
+        recorded = update is not None and bool(update.batches)
+        if update is not None and recorded:
+            if self._num_steps[0] != update.num_steps:
+                self._refuse_misplaced_step()
+            self._verify_unwritten(update)
+            update.ledger.verify()
+            update.probe = StepProbe() if update.due else None
+        before = self._num_steps[0]
+        taken = TakenStep.take(
+            self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,
+            update.sites.names if update is not None and recorded else {},
+            recorded and self._recorder.needs_before, update.probe if update is not None else None,
+        )  # fmt: skip
+        if update is None or not recorded:
+            return
+        if self._num_steps[0] == before and not taken.skipped:
+            raise RuntimeError(
+                "lookahead.step(): the optimizer took no step (accelerate's gradient accumulation?); open one "
+                "lookahead.inner() per micro-batch and call lookahead.step() once, with the optimizer itself"
+            )
+        update.taken, update.num_steps, self._update = taken, self._num_steps[0], update
 
     # -- outer ---------------------------------------------------------------------------------------------------
 
     def accumulate_outer(self, outer_loss: Tensor) -> None:
         """Add ∇F of one outer micro-batch to v; call before `backward_outer`, whose v is then the mean of all."""
-        grads = gradients(outer_loss, self._parameters)
-        self._num_outer += 1
-        self._outer_loss += float(outer_loss.detach())
-        for parameter, gradient in zip(self._parameters, grads, strict=True):
-            if gradient is None:
-                continue
-            if gradient.dtype == torch.float16:  # lr · v would underflow
-                gradient = gradient.float()
-            kept = self._outer.get(parameter)
-            self._outer[parameter] = gradient if kept is None else kept.add_(gradient)
+        update, self._update = self._ready(), None  # nothing survives an error
+        assert update.taken is not None, "_ready has seen to it"
+        if update.outer is None:
+            coefficients = [b.coefficients for b in update.batches if b.coefficients is not None]
+            weigher = [leaf for leaf in leaves(*coefficients) if leaf not in update.sites.names]
+            update.outer = OuterGradient(update.sites.parameters, weigher, update.sites.names)
+        if update.due:
+            refuse_reentrant(outer_loss)
+            refuse_early(outer_loss, update.sites.names, update.taken.mark)
+        update.outer.add(outer_loss)
+        self._update = update
 
     def backward_outer(self, outer_loss: Tensor) -> Status:
         """Add dF/dφ to the `.grad` of whatever the coefficients came from.
@@ -248,130 +324,172 @@ class Lookahead:
         outer_loss: scalar, computed with the model after `step()`. Returns `Status.DONE`, or `Status.NOT_FINITE` where
         the outer gradient is not finite or the step was skipped; then nothing is added. `report` holds the numbers.
         """
-        if not self._batches:
-            raise RuntimeError("nothing recorded: run lookahead.inner() with record=True, backward and step() first")
         self.accumulate_outer(outer_loss)
-        vector, count = self._outer, self._num_outer
-        loss = self._outer_loss / count
-        batches, self._batches = self._batches, []
-        self._outer, self._num_outer, self._outer_loss = {}, 0, 0.0
-        for v in vector.values():
-            if count > 1:
-                v.div_(count)
-        _average_over_processes(vector, self._parameters)
-        size = _global_norm(vector)
-        self.report = {"outer_loss": loss, "outer_gradient_norm": float(size)}
-        if self._norm is not None:
-            self.report["inner_gradient_norm"] = float(self._norm)
-        if (
-            not bool(torch.isfinite(size))
-            or self._skipped
-            or (self._norm is not None and not bool(torch.isfinite(self._norm)))
-        ):
+        update, self._update = self._update, None
+        assert update is not None, "accumulated above"
+        assert update.taken is not None, "accumulated above"
+        assert update.outer is not None, "accumulated above"
+        taken, outer = update.taken, update.outer
+        self._schedule.num_updates += 1
+        self.report = {"outer_loss": outer.mean(), "outer_gradient_norm": float(outer.size())}
+        if taken.norm is not None:
+            self.report["inner_gradient_norm"] = float(taken.norm)
+        finite = math.isfinite(self.report["outer_gradient_norm"])
+        if not finite or taken.skipped or not math.isfinite(self.report.get("inner_gradient_norm", 0.0)):
+            if update.due:
+                self._schedule.again()
             return Status.NOT_FINITE
-        cotangent = vector if self.product == "darts" else self._through_step(vector)
-        if self.product in ("jvp", "fd"):
-            kept = [p for p in self._parameters if p not in self._before]
-            self._before |= undo_step(unwrap(self.optimizer), kept, self._groups)
-        surrogate: Tensor | None = None
-        for batch in batches:
-            d = self._products(batch, cotangent)
+        cotangent = self._cotangent(update, taken, outer.vector)
+        surrogate = self._surrogate(update, taken, cotangent)
+        for leaf, gradient in outer.direct.items():
+            surrogate = surrogate + (leaf * gradient.to(leaf.dtype)).sum()
+        reached = leaves(surrogate)
+        own = [leaf for leaf in reached if leaf not in update.sites.names]
+        # A weigher may read the model's features; its gradient ends there, and the parameters' .grad stays as it is.
+        backward(surrogate, None if len(own) == len(reached) else own)
+        return Status.DONE
+
+    def _ready(self) -> _Update:
+        """The update whose step was taken. Raises RuntimeError naming the call that is missing."""
+        update = self._update
+        if self._open is not None:
+            raise RuntimeError(
+                "backward_outer inside lookahead.inner(): leave the block and call lookahead.step() first"
+            )
+        if update is None or not update.batches:
+            raise RuntimeError(
+                "nothing recorded: run lookahead.inner() with record=True, lookahead.backward and lookahead.step() "
+                "first (an error in between drops the whole update)"
+            )
+        for batch in update.batches:
             if batch.coefficients is None or not batch.coefficients.requires_grad:
+                self._update = None
                 raise ValueError(
                     "the coefficients do not depend on any weigher parameter; was the weigher's output detached?"
                 )
-            part = -(batch.coefficients * d.to(batch.coefficients.dtype)).sum()
-            surrogate = part if surrogate is None else surrogate + part
-        assert surrogate is not None
-        backward(surrogate)
-        self._before = {}
-        return Status.DONE
+        if update.taken is None:
+            if self._num_steps[0] != update.num_steps:
+                self._refuse_misplaced_step()
+            self._update = None
+            raise RuntimeError("no step was taken: call lookahead.step() between lookahead.backward and backward_outer")
+        if self._num_steps[0] != update.num_steps:
+            self._update = None
+            raise RuntimeError("the optimizer took another step after lookahead.step(); call backward_outer before it")
+        try:
+            update.taken.verify_untouched()
+        except RuntimeError:
+            self._update = None
+            raise
+        return update
 
-    def _through_step(self, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
-        """u = Cᵀ D v, in place."""
-        cotangent: dict[Tensor, Tensor] = step_vjp(
-            self.optimizer, vector, groups=self._groups, first_step=self._first, adam=self.adam, inplace=True
+    def _refuse_misplaced_step(self) -> None:
+        self._update = None
+        raise RuntimeError(
+            "optimizer.step() was called where lookahead.step() belongs, so the step that is to be differentiated is "
+            "not known; call lookahead.step(), which clips, steps, and remembers"
         )
-        if self.clip_value is not None:
-            for parameter, u in cotangent.items():
-                if parameter.grad is not None:
-                    u.mul_(parameter.grad.abs() < self.clip_value)
-        elif self.clip_norm is not None and self._norm is not None and float(self._norm) + 1e-6 > self.clip_norm:
-            # Cᵀx = a x - a <x, g> g / (n (n + 1e-6)), written with g̃ = a g, which is what .grad holds now.
-            n, a = float(self._norm), self.clip_norm / (float(self._norm) + 1e-6)
-            pairs = [(u, p.grad) for p, u in cotangent.items() if p.grad is not None]
-            inner = sum(float(torch.dot(u.flatten().to(w), g.flatten().to(w))) for u, g in pairs for w in [_wide(u, g)])
-            for u, g in pairs:
-                u.mul_(a).add_(g.to(u.dtype), alpha=-inner / (a * n * (n + 1e-6)))
-        if self.product == "fd":
-            # Where the inner gradient is 0 (a token that the batch does not hold) u has no effect, and Adam's is huge:
-            # left in, it would use up the whole perturbation.
-            for parameter, u in cotangent.items():
-                if parameter.grad is not None:
-                    u.masked_fill_(parameter.grad == 0, 0.0)
+
+    def _cotangent(self, update: _Update, taken: TakenStep, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """u = Cᵀ D v, written into v; or v itself, where the product wants that."""
+        if not self._recorder.through_step:
+            return vector
+        probe = update.probe
+        if probe is not None:
+            probe.take(vector)
+        x = taken.through_step(vector)
+        before_clip = 0.0 if probe is None else taken.against_gradient(x)
+        cotangent = taken.through_clip(x)
+        if probe is not None:
+            worst = probe.verify(taken, cotangent, before_clip)
+            if worst is not None and not worst <= 1.0:
+                self._fail(step_wrong(worst))
         return cotangent
 
-    def _products(self, batch: _MicroBatch, cotangent: dict[Tensor, Tensor]) -> Tensor:
-        """d_i = <u, ∇ℓ_i>, (B,)."""
-        assert batch.used is not None
-        divide = batch.used * batch.scale
-        if batch.reference is not None and isinstance(batch.recorder, Tape):
-            self._verify_ghost(batch.recorder, batch.reference, cotangent, divide)
-        d = self._raw_products(batch.recorder, cotangent) / divide
-        if batch.reference is not None and not isinstance(batch.recorder, Tape):
-            reference = batch.reference.product(cotangent)
-            self._judge(cosine(d[list(batch.reference.examples)], reference), [])
-        return d
+    def _surrogate(self, update: _Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor:
+        """-Σ c d of all micro-batches, d held; the checks on the way."""
+        surrogate: Tensor | None = None
+        precision: torch.dtype | None = None
+        sums: list[tuple[tuple[Tensor, ...], float]] = []
+        total = 0.0
+        for batch in update.batches:
+            assert batch.coefficients is not None, "inner() has seen to it"
+            assert batch.used is not None, "inner() has seen to it"
+            parts = batch.recorder.products(cotangent, taken)
+            own_sums, own_total = sums_of(parts, batch.used)
+            sums, total = sums + own_sums, total + own_total
+            precision = lowest(precision, batch.precision or batch.used.dtype)
+            if batch.reference is not None:
+                self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update.sites)
+            part = -(batch.coefficients * parts[0].values.to(batch.coefficients.dtype)).sum()
+            surrogate = part if surrogate is None else surrogate + part
+        assert surrogate is not None, "there is a micro-batch"
+        assert precision is not None, "there is a micro-batch"
+        self._schedule.note(taken.parameters)
+        residual = sum_rule(sums, total, cotangent, taken, update.ledger.unscaled(taken.scale), precision)
+        self.report["sum_rule"] = residual.largest
+        if residual.failing and self._recorder.exact:
+            self._fail(sum_rule_broken(self.product, residual, update.sites.names))
+        return surrogate
 
-    def _raw_products(self, recorder: Tape | Replay | DoubleBackward, cotangent: dict[Tensor, Tensor]) -> Tensor:
-        if not isinstance(recorder, Replay):
-            return recorder.products(cotangent)
-        if self.product == "darts":  # at θ', with fresh dropout masks, in the parameters' own precision
-            now = {p: p.detach() for p in self._parameters}
-            return recorder.difference(now, cotangent, self.epsilon, same_random=False)
-        if self.product == "fd":
-            return recorder.difference(self._before, cotangent, self.epsilon)
-        return recorder.jvp(self._before, cotangent)
-
-    def _verify_ghost(self, tape: Tape, reference: Reference, cotangent: dict[Tensor, Tensor], divide: Tensor) -> None:
-        """Parameter by parameter: a longer vector to compare, and the culprit's name."""
-        rows = list(reference.examples)
-        ours: list[Tensor] = []
-        theirs: list[Tensor] = []
-        for parameter, u in cotangent.items():
-            ours.append((tape.products({parameter: u}, keep=True) / divide)[rows].double().cpu())
-            theirs.append(reference.product(cotangent, parameter))
-        size = float(norm(torch.cat(theirs)))
-        worst = sorted(
-            (float(norm(a - b)), self._names[p], cosine(a, b)) for p, a, b in zip(cotangent, ours, theirs, strict=True)
-        )[::-1]
-        named = [(name, agreement) for error, name, agreement in worst[:3] if error > 0.01 * size]
-        self._judge(cosine(torch.cat(ours), torch.cat(theirs)), named)
-
-    def _judge(self, agreement: float, worst: list[tuple[str, float]]) -> None:
-        self.report["check"] = agreement
-        if agreement != agreement:  # the reference is zero: look again at the next update
+    def _compare(
+        self,
+        reference: Reference,
+        parts: Sequence[Part],
+        cotangent: Mapping[Tensor, Tensor],
+        precision: torch.dtype,
+        sites: Sites,
+    ) -> None:
+        start = time.perf_counter()
+        agreement = reference.compare(parts, cotangent, precision)
+        if math.isnan(agreement.error):
+            self._schedule.again()
             return
-        self._checked = True
-        _log.info("hypergradient check: %s agrees with plain autograd to %.6f", self.product, agreement)
-        if agreement < THRESHOLD and self._check == "raise":
-            raise HypergradientCheckError(explain(agreement, self.product, worst))
+        seconds = self._check_seconds + time.perf_counter() - start
+        if not self._resumed:  # a run that goes on reports what one that was never stopped does
+            self.report |= {"check": agreement.error, "check_seconds": seconds}
+        self._resumed = False
+        _log.info(
+            "hypergradient check: %s differs from plain autograd by %.1e (%.2f s)",
+            self.product,
+            agreement.error,
+            seconds,
+        )
+        if agreement.bad and self._recorder.exact:
+            self._fail(disagreement(self.product, agreement, sites.names))
+
+    def _fail(self, message: str) -> None:
+        if self._check == "raise":
+            raise HypergradientCheckError(message)
+        if self._check != "off":
+            _log.warning("%s", message)
 
 
-def _wide(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+def _count_steps(owner: Lookahead, optimizer: torch.optim.Optimizer, counter: list[int]) -> None:
+    def count(*_: Any) -> None:
+        counter[0] += 1
+
+    weakref.finalize(owner, optimizer.register_step_post_hook(count).remove)
 
 
-def _global_norm(tensors: Mapping[Tensor, Tensor]) -> Tensor:
-    norms = [norm(t, _wide(t)).double() for t in tensors.values()]
-    return norm(torch.stack(norms)) if norms else torch.zeros(())
+def _refuse_parameters(groups: Sequence[Mapping[str, Any]], sites: Sites) -> None:
+    if not sites.parameters:
+        raise ValueError("the optimizer holds no trainable parameter of the model")
+    for index, group in enumerate(groups):
+        for place, parameter in enumerate(group["params"]):
+            if parameter.requires_grad and parameter not in sites.names:
+                raise ValueError(
+                    f"parameter {place} of the optimizer's group {index} is not in the model; Lookahead sees the "
+                    "losses through the model only: make it a parameter of the model, or give it its own optimizer"
+                )
+            if parameter.requires_grad and parameter.is_complex():
+                raise ValueError(f"{sites.names[parameter]}: complex parameters have no rule; keep two real ones")
 
 
 def _validate(
     product: str, adam: str, check: str, clip_norm: float | None, clip_value: float | None, epsilon: float
 ) -> None:
     for name, value, allowed in (
-        ("product", product, _PRODUCTS),
+        ("product", product, tuple(PRODUCTS)),
         ("adam", adam, ("exact", "frozen")),
         ("check", check, ("raise", "log", "off")),
     ):
@@ -382,40 +500,3 @@ def _validate(
             raise ValueError(f"{name} must be positive, is {value!r}")
     if clip_norm is not None and clip_value is not None:
         raise ValueError("clip by norm or by value, not both: give clip_norm or clip_value")
-
-
-def _refuse_replay(model: nn.Module, product: str, parameters: list[Tensor]) -> None:
-    quantized = [name for name, m in named_modules(model) if type(m).__module__.startswith("bitsandbytes.nn")]
-    if quantized and product == "jvp":
-        raise ValueError(
-            f"product='jvp' through quantized layers ({quantized[0]}, …): they drop the tangent without a sound; "
-            "use 'ghost'"
-        )
-    if product == "fd" and any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters):
-        raise ValueError(
-            "product='fd' with 16-bit parameters is rounding noise: the perturbation is below their spacing; "
-            "use 'ghost' or 'jvp', or keep fp32 master weights under autocast"
-        )
-
-
-def _away_from_zero(coefficients: Tensor) -> Tensor:
-    """d_i is recovered by dividing by c_i: hold |c_i| above 1e-12 of the largest, so that a weight of 0 can come back.
-
-    Floating point keeps its relative precision at any size, so nothing is lost by the smallness; only fp16 losses,
-    whose exponents end at 1e-8, get a larger floor.
-    """
-    largest = coefficients.abs().max()
-    base = torch.where(largest > 0, largest, torch.full_like(largest, 1.0 / len(coefficients)))
-    floor = base * (1e-3 if coefficients.dtype == torch.float16 else 1e-12)
-    sign = torch.where(coefficients < 0, -1.0, 1.0).to(coefficients.dtype)
-    return torch.where(coefficients.abs() < floor, sign * floor, coefficients)
-
-
-def _average_over_processes(vector: dict[Tensor, Tensor], parameters: list[Tensor]) -> None:
-    distributed: Any = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        return
-    for parameter in parameters:  # every process takes part for every parameter
-        v = vector.setdefault(parameter, torch.zeros_like(parameter))
-        distributed.all_reduce(v)
-        v.div_(distributed.get_world_size())

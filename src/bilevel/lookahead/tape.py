@@ -1,21 +1,29 @@
-"""The tape of one inner micro-batch: what each use of a parameter needs to answer <u, ∇ℓ_i> for every example i."""
+"""The product `ghost`: notes of one inner micro-batch, what each use of a parameter needs to answer <u, ∇ℓ_i>.
+
+In the weighted backward pass every use leaves its δ; afterwards one matmul-sized product per use gives d_i, no second
+backward pass. Exact; the cost is about one forward's matmuls. Which functions are understood: rules/.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .recorder import Part, Sites, away_from_zero, lowest, plain_autograd
 from .row_maps import RowMap, RowMaps, longest_prefix
-from .tracked import NoRuleError, Tracked
-from .typed import hook, named_modules, own_parameters, plain_functions
+from .seeing import Using, composite, uncompiled
+from .taken_step import TakenStep
+from .tracked import NoRuleError, Tracked, plain
+from .typed import backward, hook
+from .ways_out import ways_out
 
-__all__ = ["Entry", "Tape", "substitute", "trainable_sites"]
+__all__ = ["Entry", "Tape"]
 
 Lookup = Callable[[Tracked], Tensor | None]
 """u for a use of a parameter (through the use's chain), None where the parameter has no cotangent."""
@@ -23,81 +31,63 @@ Lookup = Callable[[Tracked], Tensor | None]
 
 @dataclass(frozen=True)
 class Entry:
-    """One use: the parameters it touches, and their contribution to d, (B,), given u."""
+    """One use: the parameters it touches, and their contribution to c_i d_i, (B,), given u."""
 
     parameters: tuple[Tensor, ...]
     contribution: Callable[[Lookup], Tensor | None]
 
 
-@dataclass(frozen=True)
-class Site:
-    """One place where a parameter hangs; a tied parameter has several."""
-
-    module: nn.Module
-    attribute: str
-    name: str
-    parameter: Tensor
-
-
-def trainable_sites(model: nn.Module, parameters: set[Tensor]) -> list[Site]:
-    """Every module attribute that holds one of the parameters."""
-    return [
-        Site(module, attribute, f"{prefix}.{attribute}" if prefix else attribute, parameter)
-        for prefix, module in named_modules(model)
-        for attribute, parameter in own_parameters(module).items()
-        if parameter is not None and parameter in parameters
-    ]
-
-
-@contextmanager
-def substitute(sites: list[Site], values: Callable[[Site], Tensor]) -> Generator[None]:
-    """Let each site's attribute give another tensor; the module's own table of parameters stays as it is."""
-    # An entry of the instance's __dict__ is found before nn.Module.__getattr__ looks into _parameters.
-    try:
-        for site in sites:
-            site.module.__dict__[site.attribute] = values(site)
-        yield
-    finally:
-        for site in sites:
-            site.module.__dict__.pop(site.attribute, None)
-
-
 class Tape:
     """Notes of one micro-batch; `recording` while its weighted backward pass runs."""
 
-    def __init__(self, model: nn.Module, sites: list[Site], rows: Mapping[str, Tensor] | None) -> None:
-        self.model, self.sites = model, sites
-        self.rows = rows
+    exact: ClassVar[bool] = True
+    needs_before: ClassVar[bool] = False
+    through_step: ClassVar[bool] = True
+
+    def __init__(self, sites: Sites, rows: Mapping[str, Tensor] | None, epsilon: float) -> None:
+        self.model, self.sites, self.rows = sites.model, sites, rows
         self.maps: RowMaps | None = None
         self.recording = False
         self.entries: list[Entry] = []
-        self.stand_ins: list[Tracked] = []
         self.uses: list[Tensor] = []  # parameters used outside any rows, in order of use
+        self.precision: torch.dtype | None = None
+        self._divide: Tensor | None = None
         self._calls: list[torch.Size | None] = []
+        self._points: dict[Tensor, Tensor] = {}
+        self._known: dict[int, Tracked] = {}
+        self._mode = Using(self._known, self._use)
+
+    @staticmethod
+    def refuse(sites: Sites) -> None:
+        """Everything is refused by the function that uses it."""
 
     def find(self, name: str) -> Tensor | None:
         """The user's map for a parameter, before the number of examples is known."""
         return longest_prefix(self.rows or {}, name)
 
+    def point(self, parameter: Tensor) -> Tensor:
+        """A copy of θ, for a function of it whose derivative is asked for when the optimizer has moved it."""
+        if parameter not in self._points:
+            self._points[parameter] = parameter.detach().clone()
+        return self._points[parameter]
+
     @contextmanager
     def open(self) -> Generator[None]:
         """Track every trainable parameter, and the shapes that the modules around their uses are called with."""
         handles: list[Any] = []
-        for module in self._ancestors():
+        for module in self.sites.ancestors:
             handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
+        for parameter, name in self.sites.names.items():
+            self._known[id(parameter)] = Tracked(parameter, parameter, name, self)
         try:
-            with substitute(self.sites, lambda site: Tracked.wrap(site.parameter, site.parameter, site.name, self)):
+            with uncompiled(self.model), self._mode:
                 yield
         finally:
             for handle in handles:
                 handle.remove()
             self._calls.clear()
-
-    def _ancestors(self) -> list[nn.Module]:
-        """Modules that hold a tracked parameter themselves or directly above one that does."""
-        holders = {site.module for site in self.sites}
-        return [m for m in self.model.modules() if m in holders or any(child in holders for child in m.children())]
+            self._known.clear()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Most calls give their activation first; taking all arguments apart is as slow as a small layer.
@@ -109,6 +99,36 @@ class Tape:
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._calls:
             self._calls.pop()
+
+    def _use(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One function of a tracked tensor: by its rule, or by the functions that it is made of."""
+        rule = Tracked.rules.get(function)
+        if rule is not None:
+            return self._adopt(rule(self, *pytree.tree_map(self._tracked, (args, kwargs))))
+        inside = composite(function)
+        if inside is not None:
+            with self._mode:
+                return inside(*args, **kwargs)
+        out = function(*args, **kwargs)
+        written = out is None and getattr(function, "__name__", "") == "__setitem__"
+        if written or any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)):
+            leaves = pytree.tree_leaves((args, kwargs))
+            uses = sorted({self._known[id(leaf)].path for leaf in leaves if id(leaf) in self._known})
+            raise NoRuleError(
+                f"{', '.join(uses)}: used by {getattr(function, '__qualname__', function)}, which has no ghost rule. "
+                f"Give it one with bilevel.register_rule(function, rule), or {ways_out(function, args, kwargs)}"
+            )
+        return out
+
+    def _tracked(self, leaf: Any) -> Any:
+        return self._known.get(id(leaf), leaf)
+
+    def _adopt(self, out: Any) -> Any:
+        """What a chain has made of a parameter is known from now on too; the entry keeps it alive, so its id stays."""
+        if isinstance(out, Tracked):
+            self._known[id(out.value)] = out
+            return out.value
+        return tuple(self._adopt(part) for part in out) if isinstance(out, tuple) else plain(out)
 
     @property
     def context(self) -> torch.Size | None:
@@ -129,6 +149,7 @@ class Tape:
         """When the weighted backward pass reaches `output`, note(its gradient) becomes an entry."""
         if not output.requires_grad:
             return
+        self.precision = lowest(self.precision, output.dtype)
 
         def write(gradient: Tensor) -> None:
             if self.recording:
@@ -139,38 +160,48 @@ class Tape:
 
         hook(output, write)
 
-    def verify_covered(self) -> None:
-        """Raise where a gradient reached a stand-in, that is, a use went past every rule."""
-        with plain_functions():  # the stand-in's own .grad, not its parameter's
-            missed = sorted({t.path for t in self.stand_ins if t.grad is not None})
-        self.stand_ins.clear()
-        if missed:
-            raise NoRuleError(
-                f"{', '.join(missed)}: used by compiled or custom code that no ghost rule sees; choose product='jvp'"
-            )
+    def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Σ w ∇ℓ by ordinary autograd, keeping the graph."""
+        return plain_autograd(losses, weights, parameters)
 
-    def products(self, cotangent: Mapping[Tensor, Tensor], keep: bool = False) -> Tensor:
-        """c_i <u, ∇ℓ_i> for every example, (B,); consumes the entries unless `keep`."""
-        if self.maps is None:
-            raise NoRuleError("the tape holds no backward pass; call lookahead.backward inside lookahead.inner()")
+    def backward(self, losses: Tensor, coefficients: Tensor, scale: float) -> Tensor:
+        """Add Σ c_i ∇ℓ_i to `.grad` and keep the notes. Returns the coefficients used, held away from zero."""
+        if losses.ndim != 1:
+            raise ValueError(
+                f"product='ghost' takes one loss per example, (B,), not {tuple(losses.shape)}: what it keeps is "
+                "already summed over the losses of an example; choose product='jvp' or 'unroll' for losses of any shape"
+            )
+        used = away_from_zero(coefficients)
+        self._divide = used if scale == 1.0 else used * scale
+        self.maps = RowMaps(self.rows, len(losses))
+        self.recording = True
+        total = (used * losses).sum()
+        try:
+            backward(total if scale == 1.0 else total * scale)
+        finally:
+            self.recording = False
+        if not self.entries:
+            raise RuntimeError(
+                "no use of a trainable parameter was seen in lookahead.inner(): compute the losses inside the block"
+            )
+        return used
+
+    def products(self, cotangent: Mapping[Tensor, Tensor], step: TakenStep) -> list[Part]:
+        """d_i of each use, (B,), the last one first; consumes the notes."""
+        assert self._divide is not None, "backward has run"
         device = next(iter(cotangent.values())).device if cotangent else torch.device("cpu")
         dtype = torch.float64 if any(u.dtype == torch.float64 for u in cotangent.values()) else torch.float32
-        total = torch.zeros(self.maps.num_examples, dtype=dtype, device=device)
 
         def lookup(tracked: Tracked) -> Tensor | None:
             vector = cotangent.get(tracked.parameter)
             return None if vector is None else tracked.tangent(vector)
 
-        entries = self.entries if keep else None
+        parts: list[Part] = []
         with torch.no_grad():
-            while entries is None and self.entries:
+            while self.entries:
                 entry = self.entries.pop()  # the last layers' notes are freed first
-                part = entry.contribution(lookup)
-                if part is not None:
-                    total += part.to(device, dtype)
-            for entry in entries or ():
-                if any(parameter in cotangent for parameter in entry.parameters):
-                    part = entry.contribution(lookup)
-                    if part is not None:
-                        total += part.to(device, dtype)
-        return total
+                values = entry.contribution(lookup)
+                if values is not None:
+                    parts.append(Part(entry.parameters, values.to(device, dtype)))
+        total = torch.zeros(len(self._divide), dtype=dtype, device=device)
+        return Part.divided(parts, total, self._divide)

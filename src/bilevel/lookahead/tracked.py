@@ -1,10 +1,8 @@
-"""A parameter that knows the functions it is used in.
+"""A parameter as a rule sees it: the tensor itself, its name, and the functions of it alone that made this value.
 
-While an inner block is open, `module.weight` gives a `Tracked` stand-in. Its `__torch_function__` sees each
-function that is called with it (`F.linear(x, weight, bias)`), runs it on the parameter itself, so that values and
-autograd graph are those of the plain model, and lets the function's rule note what the hypergradient will need.
-A rule therefore belongs to a *function*, not to a class of layers: every module that calls `F.linear` is covered,
-whatever its name. A function without a rule is an error that names it.
+Parameters are recognised by identity where a torch function is called with them (`seeing.py`), wherever they come from:
+an attribute, a list, the loss code. A rule therefore belongs to a *function*, not to a class of layers: every module
+that calls `F.linear` is covered, whatever its name. A function without a rule is an error that names it.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-
-from .typed import plain_functions
 
 if TYPE_CHECKING:
     from .tape import Tape
@@ -28,45 +23,50 @@ class NoRuleError(RuntimeError):
     """A trainable parameter is used by a function that has no rule."""
 
 
-class Tracked(torch.Tensor):
-    """A stand-in for a parameter, or for what a chain of functions of that parameter alone has made of it.
+class Tracked:
+    """A parameter, or what a chain of functions of that parameter alone has made of it, as a rule's argument.
 
-    parameter: the parameter; path: its qualified name; value: chain(parameter), in the autograd graph.
+    value: chain(parameter), in the autograd graph; parameter, path: the parameter and its qualified name.
     """
 
-    parameter: Tensor
-    path: str
-    value: Tensor
-    chain: tuple[Callable[[Tensor], Tensor], ...]
-    tape: Tape
+    __slots__ = ("chain", "parameter", "path", "point", "tape", "value")
 
-    # function -> rule(tape, args, kwargs) -> output; filled by rules.py and by bilevel.register_rule
+    # function -> rule(tape, args, kwargs) -> output; filled by rules/ and by bilevel.register_rule
     rules: ClassVar[dict[Any, Callable[[Tape, tuple[Any, ...], dict[str, Any]], Any]]] = {}
 
-    @staticmethod
-    def wrap(
-        value: Tensor, parameter: Tensor, name: str, tape: Tape, chain: tuple[Callable[[Tensor], Tensor], ...] = ()
-    ) -> Tracked:
-        """Stand in for `value`; a use that no rule sees leaves its gradient on the stand-in, where the tape looks."""
-        with plain_functions():
-            tracked = value.detach().as_subclass(Tracked)
-            tracked.requires_grad_(value.requires_grad)
-        tracked.parameter, tracked.path, tracked.value, tracked.tape, tracked.chain = (
-            parameter,
-            name,
-            value,
-            tape,
-            chain,
-        )
-        tape.stand_ins.append(tracked)
-        return tracked
+    def __init__(
+        self,
+        value: Tensor,
+        parameter: Tensor,
+        path: str,
+        tape: Tape,
+        chain: tuple[Callable[[Tensor], Tensor], ...] = (),
+        point: Tensor | None = None,
+    ) -> None:
+        self.value, self.parameter, self.path, self.tape, self.chain = value, parameter, path, tape, chain
+        self.point = point  # θ, where a function of the chain is not linear and its derivative depends on it
 
-    def extend(self, function: Callable[[Tensor], Tensor]) -> Tracked:
-        """The stand-in of function(this), where function involves nothing else that is trained."""
-        return Tracked.wrap(function(self.value), self.parameter, self.path, self.tape, (*self.chain, function))
+    @property
+    def shape(self) -> torch.Size:
+        """The value's shape."""
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        """The value's number of dimensions."""
+        return self.value.ndim
+
+    def extend(self, function: Callable[[Tensor], Tensor], linear: bool = True) -> Tracked:
+        """function(this), where function involves nothing else that is trained.
+
+        linear: whether the function's derivative is the same everywhere (shapes, casts, sums, factors). Where it is
+        not, θ is kept: the optimizer will have moved the parameter when the derivative is asked for.
+        """
+        point = self.point if linear or self.point is not None else self.tape.point(self.parameter)
+        return Tracked(function(self.value), self.parameter, self.path, self.tape, (*self.chain, function), point)
 
     def tangent(self, vector: Tensor) -> Tensor:
-        """The chain's derivative in direction `vector` (shaped like the parameter)."""
+        """The chain's derivative at θ in direction `vector` (shaped like the parameter)."""
         if not self.chain:
             return vector
 
@@ -75,34 +75,11 @@ class Tracked(torch.Tensor):
                 parameter = function(parameter)
             return parameter
 
+        at = self.parameter.detach() if self.point is None else self.point
         with torch.enable_grad():
-            return torch.func.jvp(run, (self.parameter.detach(),), (vector.to(self.parameter.dtype),))[1]
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        with plain_functions():
-            rule = cls.rules.get(func)
-            if rule is not None:
-                found = next((a for a in args if isinstance(a, Tracked)), None)  # taking all arguments apart is slow
-                if found is None:
-                    found = next(a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked))
-                return rule(found.tape, args, kwargs)
-            out = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
-            if torch.is_grad_enabled() and any(
-                isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)
-            ):
-                uses = [a.path for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tracked)]
-                if getattr(func, "__name__", "") not in ("__get__", "__set__"):
-                    raise NoRuleError(
-                        f"{', '.join(uses)}: used by {getattr(func, '__qualname__', func)}, which has no ghost rule. "
-                        "Give it one with bilevel.register_rule(function, rule), or choose product='jvp'"
-                    )
-            return out
+            return torch.func.jvp(run, (at,), (vector.to(at.dtype),))[1]
 
 
 def plain(value: Any) -> Any:
-    """The parameter (or chain of it) behind a stand-in; anything else as it is."""
+    """The tensor behind a `Tracked`; anything else as it is."""
     return value.value if isinstance(value, Tracked) else value

@@ -20,6 +20,7 @@ __all__ = [
     "hook",
     "make_dual",
     "named_modules",
+    "no_tangent",
     "norm",
     "own_parameters",
     "plain_functions",
@@ -46,17 +47,24 @@ def broadcast_shapes(*shapes: torch.Size) -> torch.Size:
     return _torch.broadcast_shapes(*shapes)
 
 
-def backward(loss: Tensor) -> None:
-    """loss.backward()."""
+def backward(loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
+    """loss.backward(), into the inputs alone where some are given."""
     scalar: Any = loss
-    scalar.backward()
+    scalar.backward(inputs=inputs)
 
 
 def gradients(
-    loss: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool | None = None
+    loss: Tensor,
+    inputs: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """torch.autograd.grad, None for an input that the loss does not depend on."""
-    return _torch.autograd.grad(loss, inputs, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
+    """torch.autograd.grad of <weights, loss>, None for an input that the loss does not depend on."""
+    return _torch.autograd.grad(
+        loss, inputs, grad_outputs=weights, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+    )
 
 
 def hook(tensor: Tensor, function: Callable[[Tensor], None]) -> None:
@@ -104,3 +112,9 @@ def plain_functions() -> AbstractContextManager[None]:
     The documented `super().__torch_function__` would turn every output into a stand-in; torch has no public way.
     """
     return _torch._C.DisableTorchFunctionSubclass()
+
+
+def no_tangent(tensor: Tensor) -> Tensor:
+    """The value of a dual tensor of the current level, any other tensor as it is."""
+    unpacked = _forward_ad.unpack_dual(tensor)
+    return tensor if unpacked.tangent is None else unpacked.primal

@@ -1,58 +1,110 @@
-"""The product `unroll`: double backward through the inner gradient. Exact, and as large as the whole graph."""
+"""The product `unroll`: double backward through the inner gradient. Exact, and as large as the whole graph.
+
+The inner pass is the user's own: `.grad` is what `(c · losses).sum().backward()` leaves, bit for bit, whatever hooks,
+lists or penalties take part. Beside it q(w) = Σ_k w_k ∇ℓ_k is kept as a function of w, and d = ∂<u, q(w)>/∂w.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .tape import Site, substitute
-from .typed import gradients
+from .graph import refuse_reentrant
+from .recorder import Part, Sites, lowest, plain_autograd
+from .seeing import uncompiled
+from .taken_step import TakenStep
+from .typed import backward, gradients
 
 __all__ = ["DoubleBackward"]
 
 
 class DoubleBackward:
-    """The differentiable inner gradient of one micro-batch: g(c) = Σ_i c_i ∇ℓ_i, so d_i = ∂<u, g>/∂c_i."""
+    """The differentiable inner gradient of one micro-batch."""
 
-    def __init__(self, model: nn.Module, sites: list[Site], rows: Mapping[str, Tensor] | None) -> None:
+    exact: ClassVar[bool] = True
+    needs_before: ClassVar[bool] = False
+    through_step: ClassVar[bool] = True
+
+    def __init__(self, sites: Sites, rows: Mapping[str, Tensor] | None, epsilon: float) -> None:
         self.sites = sites
-        # Aliases by name, copies by value: the optimizer will write into the parameters while this graph is alive.
-        self.copies = {p: p.clone() for p in dict.fromkeys(site.parameter for site in sites)}
-        self.coefficients: Tensor | None = None
-        self.gradients: dict[Tensor, Tensor] = {}
+        self.precision: torch.dtype | None = None
+        self._weights: Tensor | None = None
+        self._gradients: dict[Tensor, Tensor] = {}
+        self._copies: dict[int, Tensor] = {}
+
+    @staticmethod
+    def refuse(sites: Sites) -> None:
+        """Everything that can be differentiated twice is served."""
 
     @contextmanager
     def open(self) -> Generator[None]:
-        """The model runs on copies of its parameters, attention by the only kernel that can be differentiated twice."""
-        with sdpa_kernel(SDPBackend.MATH), substitute(self.sites, lambda site: self.copies[site.parameter]):
-            yield
+        """Attention by the only kernel that can be differentiated twice; what is saved of θ is saved as a copy."""
+        hook = self.sites.model.register_forward_pre_hook(self._note_precision)
+        self._copies = {p.untyped_storage().data_ptr(): _whole_storage(p).clone() for p in self.sites.parameters}
+        hooks: Any = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        try:
+            with sdpa_kernel(SDPBackend.MATH), uncompiled(self.sites.model), hooks:
+                yield
+        finally:
+            hook.remove()
+            self._copies = {}
 
-    def backward(self, losses: Tensor, coefficients: Tensor, scale: float | Tensor) -> None:
-        """Add Σ c_i ∇ℓ_i to `.grad` and keep its graph."""
-        self.coefficients = coefficients.detach().to(losses.dtype).requires_grad_()
-        total = (self.coefficients * losses).sum() * scale
-        inputs = list(self.copies.values())
-        grads = gradients(total, inputs, create_graph=True)
-        for parameter, gradient in zip(self.copies, grads, strict=True):
-            if gradient is None:
-                continue
-            self.gradients[parameter] = gradient
-            value = gradient.detach()
-            parameter.grad = value.clone() if parameter.grad is None else parameter.grad.add_(value)
+    def _note_precision(self, module: Any, args: Any) -> None:
+        kind = next(iter(self.sites.parameters)).device.type
+        if torch.is_autocast_enabled(kind):
+            self.precision = lowest(self.precision, torch.get_autocast_dtype(kind))
 
-    def products(self, cotangent: Mapping[Tensor, Tensor]) -> Tensor:
-        """<u, ∇ℓ_i> for every example, (B,), times the loss scale."""
-        if self.coefficients is None:
-            raise RuntimeError("call lookahead.backward(losses, coefficients) inside lookahead.inner()")
-        used = [p for p in self.gradients if p in cotangent]
+    def _pack(self, tensor: Tensor) -> tuple[Tensor, int]:
+        """The optimizer will write into the parameters while this graph is alive, so the graph keeps copies of them."""
+        copy = self._copies.get(tensor.untyped_storage().data_ptr())
+        kept = tensor.detach()
+        if copy is not None and copy.dtype == tensor.dtype:
+            kept = copy.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        return kept, kept._version
+
+    def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Σ w ∇ℓ by ordinary autograd, keeping the graph."""
+        return plain_autograd(losses, weights, parameters, hooks=True)
+
+    def backward(self, losses: Tensor, coefficients: Tensor, scale: float) -> Tensor:
+        """Add Σ c ∇ℓ to `.grad`, and keep q(w)."""
+        refuse_reentrant(losses)
+        self._weights = coefficients.clone().requires_grad_()
+        # w enters as the start of the reverse pass, not as a factor: a saved factor would be a constant here.
+        grads = gradients(losses, self.sites.parameters, create_graph=True, weights=self._weights)
+        self._gradients = {p: g for p, g in zip(self.sites.parameters, grads, strict=True) if g is not None}
+        total = (coefficients * losses).sum()
+        backward(total if scale == 1.0 else total * scale)
+        return coefficients
+
+    def products(self, cotangent: Mapping[Tensor, Tensor], step: TakenStep) -> list[Part]:
+        """d by one more reverse pass, shaped like the losses."""
+        assert self._weights is not None, "backward has run"
+        used = [p for p in self._gradients if p in cotangent and self._gradients[p].requires_grad]
+        if not used:
+            return [Part((), torch.zeros_like(self._weights))]
         (d,) = torch.autograd.grad(
-            [self.gradients[p] for p in used],
-            [self.coefficients],
-            grad_outputs=[cotangent[p].to(self.gradients[p].dtype) for p in used],
+            [self._gradients[p] for p in used],
+            [self._weights],
+            grad_outputs=[cotangent[p].to(self._gradients[p].dtype) for p in used],
+            allow_unused=True,
         )
-        self.gradients.clear()
-        return d
+        self._gradients = {}
+        return [Part((), torch.zeros_like(self._weights) if d is None else d)]
+
+
+def _whole_storage(tensor: Tensor) -> Tensor:
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor.detach().as_strided((size,), (1,), 0)
+
+
+def _unpack(kept: tuple[Tensor, int]) -> Tensor:
+    tensor, version = kept
+    if tensor._version != version:  # torch's own check does not look behind these hooks
+        raise RuntimeError("a tensor that the backward pass needs was changed in place inside lookahead.inner()")
+    return tensor

@@ -173,7 +173,7 @@ def hypergradient(family: str, product: str, dtype: torch.dtype = torch.float32,
 @pytest.mark.parametrize("family", FAMILIES)
 def test_products_agree(family: str) -> None:
     ghost, check = hypergradient(family, "ghost")
-    assert check > 1 - 1e-6
+    assert check < 1e-4  # fp32, products that partly cancel
     for other in ("jvp", "unroll"):
         value, _ = hypergradient(family, other)
         # fp32: a few hundred roundings of 6e-8 each on sums that partly cancel
@@ -186,7 +186,7 @@ def test_bfloat16_points_the_same_way(family: str) -> None:
     with sdpa_kernel(SDPBackend.MATH):
         ghost, check = hypergradient(family, "ghost", torch.bfloat16)
         jvp, _ = hypergradient(family, "jvp", torch.bfloat16)
-    assert check > 0.999  # against plain autograd, parameter by parameter
+    assert check < 0.05  # against plain autograd, parameter by parameter
     assert float(torch.cosine_similarity(ghost, jvp, 0)) > 0.999
 
 

@@ -113,7 +113,7 @@ def test_autocast_with_fp32_master_weights() -> None:
         model = net()
         loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), autocast=True, product=product)
         value = loop.run()
-        assert loop.lookahead.report["check"] > 0.999
+        assert loop.lookahead.report["check"] < 0.05
         assert float(torch.cosine_similarity(value, expected, 0)) > 0.99  # of two trajectories, bf16 and fp32
 
 
@@ -408,7 +408,7 @@ def test_batch_norm_mixes_examples() -> None:
     model.eval()
     loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.1))
     loop.run()
-    assert loop.lookahead.report["check"] > 1 - 1e-6
+    assert loop.lookahead.report["check"] < 1e-4
 
 
 def test_rows_that_are_not_examples_need_a_map() -> None:
@@ -431,7 +431,7 @@ def test_rows_that_are_not_examples_need_a_map() -> None:
         _mapped(loop, torch.arange(12) % NUM_EXAMPLES)  # a wrong map is found by the check
     loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.1), updates=1)
     _mapped(loop, torch.arange(NUM_EXAMPLES).repeat_interleave(2))
-    assert loop.lookahead.report["check"] > 1 - 1e-6
+    assert loop.lookahead.report["check"] < 1e-4
 
 
 def _mapped(loop: Loop, index: Tensor) -> None:

@@ -50,7 +50,7 @@ def test_hypergradient_of_a_table(build_internvl, tiny_processor, records, head,
         expected.append(-lr / 3 * sum((v * g).sum() for v, g in pairs))
     # float32; the products are sums over some ten thousand parameters.
     torch.testing.assert_close(table.table.grad[:, 0], torch.stack(expected), rtol=1e-3, atol=1e-7)
-    assert lookahead.report["check"] > 0.999
+    assert lookahead.report["check"] < 0.01
 
 
 # peft 0.21 reads a property that transformers 5 renames.

@@ -1,0 +1,226 @@
+"""The step that the optimizer has taken, and the map v -> u = Cᵀ D v through it.
+
+θ' = T(θ, clip(g); state),  D = -∂T/∂g̃,  C = ∂clip/∂g. Everything that u needs is held here at the time of the step, so
+that schedulers, `zero_grad` and new groups may do as they like afterwards; what cannot be held is watched, and a change
+is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..steps import step_vjp, undo_step, undoable
+
+__all__ = ["Clipping", "TakenStep", "fingerprint", "named", "wide"]
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How `step` clips: by the global norm, by value, or not at all."""
+
+    norm: float | None = None
+    value: float | None = None
+
+    def clip(self, parameters: Sequence[Tensor]) -> Tensor | None:
+        """Clip `.grad` in place; the norm before, where it was taken."""
+        if self.norm is not None:
+            return torch.nn.utils.clip_grad_norm_(parameters, self.norm)
+        if self.value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.value)
+        return None
+
+
+def fingerprint(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's memory is and how often torch has written to it."""
+    return tensor.data_ptr(), tensor._version
+
+
+def named(parameters: Sequence[Tensor], names: Mapping[Tensor, str], limit: int = 5) -> str:
+    """The names of the first few parameters."""
+    known = [names.get(p, f"a parameter of shape {tuple(p.shape)}") for p in parameters]
+    return ", ".join(known[:limit]) + (" …" if len(known) > limit else "")
+
+
+@dataclass(frozen=True, eq=False)
+class TakenStep:
+    """One step of a live optimizer, as it was. Made by `take`, used for one hypergradient.
+
+    parameters: those that the optimizer moved, in its order. gradients: g̃ of each, and its version after the step.
+    factor: a where g̃ = a g, 1 where nothing was clipped by norm. before: copies of θ, where it cannot be computed back.
+    """
+
+    optimizer: torch.optim.Optimizer
+    clipping: Clipping
+    adam: str
+    names: Mapping[Tensor, str]
+    groups: tuple[Mapping[str, Any], ...]
+    first: Mapping[Tensor, bool]
+    norm: Tensor | None
+    skipped: bool
+    gradients: Mapping[Tensor, tuple[Tensor, int]]
+    before: Mapping[Tensor, Tensor]
+    written: Mapping[Tensor, tuple[int, int]]
+    mark: int
+    scale: float
+    cache: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @staticmethod
+    def take(
+        wrapper: Any,
+        live: torch.optim.Optimizer,
+        scaler: Any,
+        clipping: Clipping,
+        adam: str,
+        names: Mapping[Tensor, str],
+        keep: bool,
+        probe: Any = None,
+    ) -> TakenStep:
+        """Unscale, clip, step. keep: whether θ itself will be needed. Raises RuntimeError where something
+        interferes.
+        """
+        scale = float(scaler.get_scale()) if scaler else 1.0
+        if scaler:
+            scaler.unscale_(live)
+        parameters = [p for group in live.param_groups for p in group["params"] if p.grad is not None]
+        sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
+        if sparse:
+            raise RuntimeError(
+                f"{named(sparse, names)}: sparse gradients have no rule; make the layer with sparse=False"
+            )
+        size = clipping.clip(parameters)
+        before = {p: p.detach().clone() for p in parameters if keep and not undoable(live, p)}
+        groups = tuple(
+            {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+            for group in live.param_groups
+        )
+        first = {p: live.state.get(p, {}).get("momentum_buffer") is None for p in parameters}
+        grads = [(p, p.grad, p.grad._version) for p in parameters if p.grad is not None]
+        if probe is not None:
+            probe.look(live, groups, parameters)
+        skipped = False
+        if scaler:
+            scaler.step(live)
+            scaler.update()
+            skipped = scaler.get_scale() < scale  # it found an infinite gradient
+        else:
+            wrapper.step()
+        changed = [p for p, g, version in grads if p.grad is not g or g._version != version]
+        if changed:
+            raise RuntimeError(
+                f"{named(changed, names)}: .grad was changed while the optimizer stepped (a step_pre_hook?), which the "
+                "hypergradient would not know of; clip by Lookahead(clip_norm=…) or clip_value, and remove the hook"
+            )
+        return TakenStep(
+            live, clipping, adam, names, groups, first, size, skipped,
+            {p: (g, version) for p, g, version in grads}, before,
+            {p: fingerprint(p) for p in names}, sequence_number(), scale,
+        )  # fmt: skip
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that the step moved."""
+        return list(self.gradients)
+
+    @property
+    def factor(self) -> float:
+        """a = clip_norm / (‖g‖ + 1e-6) where that is below 1."""
+        if self.clipping.norm is None or self.norm is None:
+            return 1.0
+        return min(1.0, self.clipping.norm / (float(self.norm) + 1e-6))
+
+    def verify_untouched(self) -> None:
+        """Raise where .grad or the parameters were written to since the step."""
+        written = [p for p, (g, version) in self.gradients.items() if g._version != version]
+        if written:
+            raise RuntimeError(
+                f"{named(written, self.names)}: .grad was written to between lookahead.step() and backward_outer, "
+                "which reads it; call zero_grad(set_to_none=False) and other backward passes after backward_outer "
+                "(optimizer.zero_grad() with set_to_none=True does no harm)"
+            )
+        moved = [p for p, kept in self.written.items() if fingerprint(p) != kept]
+        if moved:
+            raise RuntimeError(
+                f"{named(moved, self.names)}: changed between lookahead.step() and backward_outer (another optimizer, "
+                "a constraint, weights renormed in forward), which the hypergradient would not know of; change "
+                "parameters after backward_outer only"
+            )
+
+    @contextmanager
+    def gradients_in_place(self) -> Generator[None]:
+        """`.grad` as the step saw it, whatever zero_grad has made of it since."""
+        now = [(p, p.grad) for p in self.gradients]
+        try:
+            for p, (g, _) in self.gradients.items():
+                p.grad = g
+            yield
+        finally:
+            for p, g in now:
+                p.grad = g
+
+    def through_step(self, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """x = D v, written into v. A parameter that the step did not move is left out."""
+        moved = {p: v for p, v in vector.items() if p in self.gradients}
+        order = [p for group in self.optimizer.param_groups for p in group["params"]]
+        groups = _groups_like(self.optimizer, self.groups)
+        first = {p: self.first.get(p, False) for p in order}
+        with self.gradients_in_place():
+            return step_vjp(self.optimizer, moved, groups=groups, first_step=first, adam=self.adam, inplace=True)
+
+    def against_gradient(self, x: Mapping[Tensor, Tensor]) -> float:
+        """<x, g̃> over all parameters, in float64."""
+        return sum(
+            float(torch.dot(u.flatten().double(), self.gradients[p][0].flatten().double())) for p, u in x.items()
+        )
+
+    def through_clip(self, x: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """u = Cᵀ x, written into x; by norm also for parameters that x lacks: the term in g is there wherever g is."""
+        grads = {p: g for p, (g, _) in self.gradients.items()}
+        if self.clipping.value is not None:
+            for p, u in x.items():
+                u.mul_(grads[p].abs() < self.clipping.value)
+        elif self.clipping.norm is not None and self.norm is not None and float(self.norm) + 1e-6 > self.clipping.norm:
+            # Cᵀx = a x - a <x, g> g / (n (n + 1e-6)), written with g̃ = a g, which is what .grad holds now.
+            n, a = float(self.norm), self.clipping.norm / (float(self.norm) + 1e-6)
+            inner = sum(float(torch.dot(u.flatten().to(w), grads[p].flatten().to(w)))
+                        for p, u in x.items() for w in [wide(u, grads[p])])  # fmt: skip
+            alpha = -inner / (a * n * (n + 1e-6))
+            for p, u in x.items():
+                u.mul_(a).add_(grads[p].to(u.dtype), alpha=alpha)
+            for p, g in grads.items():
+                if p not in x and alpha != 0.0:
+                    x[p] = g.to(wide(g)) * alpha
+        return x
+
+    def theta(self) -> dict[Tensor, Tensor]:
+        """θ, before the step, of every named parameter."""
+        if "theta" not in self.cache:
+            undone = [p for p in self.gradients if p not in self.before]
+            theta = {p: p.detach() for p in self.names}
+            theta |= self.before
+            with self.gradients_in_place():
+                theta |= undo_step(self.optimizer, undone, _groups_like(self.optimizer, self.groups))
+            self.cache["theta"] = theta
+        return self.cache["theta"]
+
+
+def _groups_like(optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """One snapshot for each group that there is now; a group added since has not been stepped."""
+    return [*groups, *optimizer.param_groups[len(groups) :]]
+
+
+def wide(*tensors: Tensor) -> torch.dtype:
+    """The dtype for a sum over all entries."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def sequence_number() -> int:
+    """How many functions autograd has recorded so far: what is recorded later has a larger number."""
+    with torch.enable_grad():
+        made: Any = torch.zeros((), requires_grad=True) * 1.0
+    return made.grad_fn._sequence_nr()

@@ -105,7 +105,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
         ranks = [w["domain_rank_correlation"] for w in weights]
         ranks = [r["value"] if isinstance(r, dict) else r for r in ranks if r is not None]
         learned = weights[0]["spread"] > 1e-9
-        checks = [run["cost"]["check_cosine"] for run in runs if "check_cosine" in run["cost"]]
+        checks = [run["cost"]["check_error"] for run in runs if "check_error" in run["cost"]]
         minutes = statistics.fmean(run["cost"]["seconds"] for run in runs) / 60
         lines.append(
             f"| {arm} | {show(best(runs))} | {show(best(runs, 'weighted_vote'))} "

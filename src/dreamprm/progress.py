@@ -22,7 +22,7 @@ _SHORT = {
     "weight_mean": "weight",
     "weight_std": "±",
     "weight_auc": "auc",
-    "check_cosine": "check",
+    "check_error": "check",
     "loss": "loss",
     "lr": "lr",
 }

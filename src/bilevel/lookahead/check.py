@@ -36,6 +36,7 @@ class Schedule:
 
     def __init__(self) -> None:
         self.num_updates = 0
+        self.quiet = False  # a resumed run looks at once, and reports what one that was never stopped does
         self._state: object = None
         self._seen: set[Tensor] = set()
         self._asked = False
@@ -46,7 +47,9 @@ class Schedule:
         changed = state != self._state and self._state is not None
         number, first = self.num_updates + 1, self._state is None
         asked, self._asked, self._state = self._asked, False, state
-        return number & (number - 1) == 0 or changed or asked or first
+        due = number & (number - 1) == 0 or changed or asked
+        self.quiet = first and not due
+        return due or first
 
     def again(self) -> None:
         """The comparison could not be made (its reference was zero): make it at the next update."""

@@ -125,7 +125,6 @@ class Lookahead:
         self._check = check
         self._recorder = PRODUCTS[product]
         self._schedule = Schedule()
-        self._resumed = False
         self._open: _MicroBatch | None = None
         self._update: _Update | None = None
         self._trained: tuple[Any, ...] = ()
@@ -142,7 +141,7 @@ class Lookahead:
 
     @num_updates.setter
     def num_updates(self, number: int) -> None:
-        self._schedule.num_updates, self._resumed = number, number > 0
+        self._schedule.num_updates = number
 
     def _find_sites(self) -> Sites:
         """The trainable parameters now: a layer may be frozen or unfrozen and a group added between two updates."""
@@ -445,9 +444,8 @@ class Lookahead:
             self._schedule.again()
             return
         seconds = self._check_seconds + time.perf_counter() - start
-        if not self._resumed:  # a run that goes on reports what one that was never stopped does
+        if not self._schedule.quiet:
             self.report |= {"check": agreement.error, "check_seconds": seconds}
-        self._resumed = False
         _log.info(
             "hypergradient check: %s differs from plain autograd by %.1e (%.2f s)",
             self.product,

@@ -120,11 +120,11 @@ def _comparison(results: dict[str, Any]) -> str:
 
 
 def _training_note(results: dict[str, Any]) -> str:
-    cosine = results.get("cost", {}).get("check_cosine")
+    error = results.get("cost", {}).get("check_error")
     skipped = results.get("cost", {}).get("skipped_outer_updates", 0)
     notes = []
-    if cosine is not None:
-        notes.append(f"Hypergradient checked against plain autograd at the first update: cosine {cosine:.5f}.")
+    if error is not None:
+        notes.append(f"Hypergradient checked against plain autograd: last relative error {error:.1e}.")
     if skipped:
         notes.append(f"{escape(str(skipped))} outer updates were skipped: their gradient was not finite.")
     return f"<p class='note'>{' '.join(notes)}</p>" if notes else ""

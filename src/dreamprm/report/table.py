@@ -39,7 +39,7 @@ _SHOWN = {
     "domain_rank_correlation": "rank correlation of domains",
     "seconds": "seconds",
     "peak_memory_mb": "peak MB",
-    "check_cosine": "hypergradient check",
+    "check_error": "hypergradient check",
     "skipped_outer_updates": "skipped outer updates",
 }
 

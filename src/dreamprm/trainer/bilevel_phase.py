@@ -60,6 +60,9 @@ class BilevelPhase:
         lr = self.set_inner_lr(update)
         rows = run.samplers["inner"].draw(inner.batch_size * inner.accumulate)
         self.optimizer.zero_grad()
+        self.lookahead.num_updates = (
+            run.counters.outer_updates
+        )  # a resumed run checks itself when one would that went on
         losses: list[Tensor] = []
         weights: list[Tensor] = []
         for micro in pieces(rows, inner.batch_size):
@@ -94,7 +97,7 @@ class BilevelPhase:
         report = self.lookahead.report
         numbers = {"outer_loss": report["outer_loss"]}
         if "check" in report:
-            run.counters.check_cosine = numbers["check_cosine"] = report["check"]
+            run.counters.check_error = numbers["check_error"] = report["check"]
         if "sum_rule" in report:
             numbers["sum_rule"] = report["sum_rule"]
             run.counters.sum_rule = max(run.counters.sum_rule or 0.0, report["sum_rule"])

@@ -223,8 +223,8 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(run.device),
     }
-    if counters.check_cosine is not None:
-        cost["check_cosine"] = counters.check_cosine
+    if counters.check_error is not None:
+        cost["check_error"] = counters.check_error
     if run.device.type == "cuda":
         cost["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return cost

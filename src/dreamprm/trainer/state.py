@@ -30,14 +30,15 @@ __all__ = ["Counters", "Judged", "Run"]
 class Counters:
     """Numbers that go on over a resume and end up in results.json.
 
-    seconds: by phase.  check_cosine, sum_rule: the engine's last self-check, and its largest residual of the sum rule.
+    seconds: by phase.  check_error, sum_rule: the engine's last comparison with autograd, and its largest residual of
+    the sum rule.
     """
 
     skipped_outer: int = 0
     skipped_in_a_row: int = 0
     outer_updates: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    check_cosine: float | None = None
+    check_error: float | None = None
     sum_rule: float | None = None
 
 

@@ -45,7 +45,7 @@ def make_run(folder: Path, *, known: bool = True) -> Path:
             if known
             else {"separation": None, "domain_rank_correlation": None}
         ),
-        "cost": {"seconds": 321.5, "updates": 700, "check_cosine": 0.99999, "skipped_outer_updates": 1},
+        "cost": {"seconds": 321.5, "updates": 700, "check_error": 0.00001, "skipped_outer_updates": 1},
     }
     (folder / "results.json").write_text(json.dumps(results))
     with (folder / "metrics.jsonl").open("w") as stream:

@@ -258,7 +258,7 @@ class Replay:
             return self._in_the_same_mode(call, replacing)
         kind, enabled, dtype = call.autocast
         devices = [self._device] if kind == "cuda" else []
-        args, kwargs = pytree.tree_map(lambda a: a.detach() if isinstance(a, Tensor) else a, (call.args, call.kwargs))
+        args, kwargs = pytree.tree_map(_detached, (call.args, call.kwargs))
         with (
             fork_random(devices, self.same_random),
             torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
@@ -283,6 +283,10 @@ class Replay:
         finally:
             for module, training in zip(self.sites.modules, now, strict=True):
                 module.training = training
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _backward_together(roots: Sequence[Tensor], weights: Sequence[Tensor | None]) -> None:

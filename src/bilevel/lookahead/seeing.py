@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from .typed import make_dual, no_tangent, own_parameters
+from .typed import is_compiled, make_dual, no_tangent, own_buffers, own_parameters
 
 __all__ = ["Replacing", "Using", "composite", "mentions", "uncompiled"]
 
@@ -35,6 +35,10 @@ def mentions(known: Mapping[int, Any], args: tuple[Any, ...], kwargs: Mapping[st
 _OVERRIDES = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
 def composite(function: Any) -> Callable[..., Any] | None:
     """A function of torch that is written in Python, as one that does not ask for overrides; None for any other.
 
@@ -48,7 +52,7 @@ def composite(function: Any) -> Callable[..., Any] | None:
     asked = [name for name in _OVERRIDES if name in function.__globals__]
     if not asked:
         return None
-    names = {**function.__globals__, **dict.fromkeys(asked, lambda *_: False)}
+    names: dict[str, Any] = {**function.__globals__, **dict.fromkeys(asked, _never)}
     entered = types.FunctionType(
         function.__code__, names, function.__name__, function.__defaults__, function.__closure__
     )
@@ -108,8 +112,8 @@ class Replacing(TorchFunctionMode):
         changed: list[tuple[dict[str, Any], dict[str, Any]]] = []
         try:
             for module in self.model.modules():
-                changed += [(table, dict(table)) for table in (own_parameters(module), module._buffers)]
-                parameters = own_parameters(module)
+                changed += [(table, dict(table)) for table in (own_parameters(module), own_buffers(module))]
+                parameters: dict[str, Any] = own_parameters(module)  # pyright: ignore[reportAssignmentType]
                 for name, parameter in parameters.items():
                     if parameter is not None:
                         parameters[name] = self.table.get(id(parameter), parameter)
@@ -142,11 +146,11 @@ class Replacing(TorchFunctionMode):
             args, kwargs = pytree.tree_map(self._one, (args, kwargs))
             if self.forward_mode and not torch.is_grad_enabled():
                 args, kwargs = pytree.tree_map(_cut, (args, kwargs))
-        return func(*args, **kwargs)
+        return func(*args, **kwargs)  # pyright: ignore[reportCallIssue]
 
     def _without_padding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """An embedding's backward pass leaves its padding row out; forward mode and differences do not."""
-        named = {**dict(zip(("input", "weight", "padding_idx"), args, strict=False)), **kwargs}
+        named: dict[str, Any] = {**dict(zip(("input", "weight", "padding_idx"), args, strict=False)), **kwargs}
         padding, known = named.get("padding_idx"), self._moves.get(id(named.get("weight")))
         if padding is None or known is None or (known[1] is None and known[2] is None):
             return args, kwargs
@@ -160,7 +164,7 @@ class Replacing(TorchFunctionMode):
             elif still is not None:
                 self._padded[key] = value.clone()
                 self._padded[key][padding] = still[padding]
-        rest = {k: v for k, v in kwargs.items() if k not in ("input", "weight")}
+        rest: dict[str, Any] = {k: v for k, v in kwargs.items() if k not in ("input", "weight")}
         return (named["input"], self._padded[key], *args[2:]), rest
 
 
@@ -170,7 +174,7 @@ def _cut(value: Any) -> Any:
 
 def uncompiled(model: nn.Module) -> Any:
     """Compiled parts run as they are written: nobody sees into compiled code, and it drops tangents without a sound."""
-    compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    compiled = any(is_compiled(m) for m in model.modules())
     if not compiled:
         return nullcontext()
     compiler: Any = torch.compiler

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .check import CHECK_TOLERANCE
 from .taken_step import TakenStep, named
-from .typed import gradients
+from .typed import gradients, norm
 
 __all__ = ["StepProbe"]
 
@@ -101,7 +101,7 @@ class StepProbe:
             # The scale of the two terms of Adam's D, which cancel at its first step: |v| |Δθ| / |g|.
             v = self._vector.get(s.parameter, torch.zeros_like(e))
             scale = (v * (m.detach() - s.theta) / g.detach().abs().clamp_min(1e-30)).abs()
-            error = float((ours - e).norm() / (e.norm() + scale.norm() + 1e-3 * size + 1e-300))
+            error = float(norm(ours - e) / (norm(e) + norm(scale) + 1e-3 * size + 1e-300))
             worst = max(worst, error / CHECK_TOLERANCE[s.parameter.dtype])
         return worst
 
@@ -118,7 +118,7 @@ class StepProbe:
                 kept["dampening"] = 0.0
                 s.state["momentum_buffer"] = torch.zeros_like(target)
             groups.append({**kept, "params": [target]})
-        stepper = self._kind(groups, differentiable=True, foreach=False)
+        stepper: Any = self._kind(groups, differentiable=True, foreach=False)
         for (_, s), target, g in zip(self._slices, moved, grads, strict=True):
             target.grad = g
             stepper.state[target].update({k: v.clone() if isinstance(v, Tensor) else v for k, v in s.state.items()})

@@ -19,7 +19,7 @@ from .recorder import Part, Sites, away_from_zero, lowest, plain_autograd
 from .row_maps import RowMap, RowMaps, longest_prefix
 from .seeing import Using, composite, uncompiled
 from .taken_step import TakenStep
-from .tracked import NoRuleError, Tracked, plain
+from .tracked import NoRuleError, Tracked
 from .typed import backward, hook
 from .ways_out import ways_out
 
@@ -128,7 +128,9 @@ class Tape:
         if isinstance(out, Tracked):
             self._known[id(out.value)] = out
             return out.value
-        return tuple(self._adopt(part) for part in out) if isinstance(out, tuple) else plain(out)
+        if type(out) is tuple:
+            return tuple(map(self._adopt, out))
+        return out
 
     @property
     def context(self) -> torch.Size | None:

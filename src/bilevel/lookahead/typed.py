@@ -18,12 +18,13 @@ __all__ = [
     "fork_random",
     "gradients",
     "hook",
+    "is_compiled",
     "make_dual",
     "named_modules",
     "no_tangent",
     "norm",
+    "own_buffers",
     "own_parameters",
-    "plain_functions",
     "tangent",
     "vecdot",
 ]
@@ -106,12 +107,16 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
     return owner._parameters
 
 
-def plain_functions() -> AbstractContextManager[None]:
-    """Run torch functions on stand-ins without coming back to their `__torch_function__`.
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The module's own table of buffers."""
+    owner: Any = module
+    return owner._buffers
 
-    The documented `super().__torch_function__` would turn every output into a stand-in; torch has no public way.
-    """
-    return _torch._C.DisableTorchFunctionSubclass()
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module is torch.compile's wrapper, or was compiled in place."""
+    owner: Any = module
+    return hasattr(module, "_orig_mod") or owner._compiled_call_impl is not None
 
 
 def no_tangent(tensor: Tensor) -> Tensor:

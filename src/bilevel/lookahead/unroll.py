@@ -92,10 +92,9 @@ class DoubleBackward:
             [self._gradients[p] for p in used],
             [self._weights],
             grad_outputs=[cotangent[p].to(self._gradients[p].dtype) for p in used],
-            allow_unused=True,
         )
         self._gradients = {}
-        return [Part((), torch.zeros_like(self._weights) if d is None else d)]
+        return [Part((), d)]
 
 
 def _whole_storage(tensor: Tensor) -> Tensor:

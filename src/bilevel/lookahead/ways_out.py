@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from .typed import gradients, make_dual
+from .typed import fork_random, gradients, make_dual
 
 __all__ = ["ways_out"]
 
@@ -29,7 +29,7 @@ def ways_out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> st
 
 def _tried(works: Callable[..., bool], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with fork_random([], True), torch.enable_grad():
             return works(function, args, kwargs)
     except (RuntimeError, NotImplementedError, TypeError):
         return False
@@ -39,20 +39,23 @@ def _real(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
+def _dual(leaf: Any) -> Any:
+    return make_dual(leaf.detach().clone(), torch.ones_like(leaf)) if _real(leaf) else leaf
+
+
+def _fresh(leaf: Any) -> Any:
+    return leaf.detach().clone().requires_grad_() if _real(leaf) else leaf
+
+
 def _forward_mode(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     with forward_ad.dual_level():
-        dual = pytree.tree_map(
-            lambda leaf: make_dual(leaf.detach().clone(), torch.ones_like(leaf)) if _real(leaf) else leaf,
-            (args, kwargs),
-        )
+        dual = pytree.tree_map(_dual, (args, kwargs))
         function(*dual[0], **dual[1])
     return True
 
 
 def _twice(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    fresh = pytree.tree_map(
-        lambda leaf: leaf.detach().clone().requires_grad_() if _real(leaf) else leaf, (args, kwargs)
-    )
+    fresh = pytree.tree_map(_fresh, (args, kwargs))
     inputs = [leaf for leaf in pytree.tree_leaves(fresh) if _real(leaf)]
     outputs = [leaf for leaf in pytree.tree_leaves(function(*fresh[0], **fresh[1])) if _real(leaf)]
     weight = torch.ones((), dtype=outputs[0].dtype, device=outputs[0].device, requires_grad=True)

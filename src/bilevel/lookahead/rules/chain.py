@@ -41,8 +41,13 @@ def _chain(
 
     with torch.no_grad():
         trial = alone(tracked.value.detach())
-    if isinstance(trial, (tuple, list)) and all(isinstance(part, Tensor) for part in trial):  # chunk, split, unbind
-        return tuple(tracked.extend(lambda p, k=k: alone(p)[k], linear) for k in range(len(trial)))
+    parts: tuple[Any, ...] = tuple(trial) if type(trial) in (tuple, list) else ()
+    if parts and all(isinstance(part, Tensor) for part in parts):  # chunk, split, unbind
+
+        def one(p: Tensor, k: int) -> Tensor:
+            return alone(p)[k]
+
+        return tuple(tracked.extend(partial(one, k=k), linear) for k in range(len(parts)))
     if not isinstance(trial, Tensor):
         if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(trial)):
             raise NoRuleError(f"{tracked.path}: {function.__name__} has no ghost rule; choose product='jvp'")

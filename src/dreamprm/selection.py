@@ -18,6 +18,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch.nn.utils.rnn import pad_sequence
 
+from dreamprm.choices import Judge
+from dreamprm.policy.answers import equivalence_classes
 from dreamprm.prm.aggregation import aggregate as aggregate_steps
 from dreamprm.prm.aggregation import as_probability
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TIE",
     "Selection",
+    "answer_classes",
     "as_votes",
     "best_of_n",
     "chain_scores",
@@ -102,6 +105,17 @@ def chain_scores(step_scores: Sequence[Sequence[float]], how: str) -> Float[ndar
 def as_votes(scores: Float[ndarray, " B"], how: str) -> Float[ndarray, " B"]:
     """Chain scores on [0, 1], so that they can be added up as votes."""
     return as_probability(torch.from_numpy(np.asarray(scores, dtype=float)), how).numpy()
+
+
+def answer_classes(
+    answers: Sequence[str | None], question: str = "", judge: Judge | str = Judge.math
+) -> list[str | None]:
+    """The answers of one question, those that the judge of `dreamprm.policy.answers` calls the same in one spelling,
+    the first one's: equal texts are one answer. A candidate without an answer keeps None, and does not vote.
+    """
+    classes = equivalence_classes(answers, question=question, judge=judge)
+    spelling: dict[int, str | None] = {}
+    return [None if found is None else spelling.setdefault(found, answer) for found, answer in zip(classes, answers)]
 
 
 def winners(scores: Sequence[float]) -> list[int]:

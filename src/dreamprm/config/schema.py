@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from bilevel.lookahead.lookahead import Product
-from dreamprm.choices import Device, HeadKind, Layout, Precision, Quantize, Side, Vision
+from dreamprm.choices import Device, HeadKind, Judge, Layout, Precision, Quantize, Side, Vision
 from dreamprm.config.optimizers import SGD, Adam, AdamW, OptimizerSettings, RowAdamSettings
 from dreamprm.config.schedule import Cosine, Schedule
 from dreamprm.data.file_data import DataSettings, FileData
@@ -178,6 +178,7 @@ class EvaluateConfig(Settings):
     num_questions: int | None = setting(None, "only that many questions; null: all", least=1)
     num_resamples: int = setting(FigureSettings.num_resamples, "resamples of an interval", least=1)
     threshold: float = setting(FigureSettings.threshold, "below it a step is called wrong", least=0, most=1)
+    judge: Judge = setting(FigureSettings.judge, "which answers are the same, for the votes")
     seed: int = setting(FigureSettings.seed, "of the resamples", least=0)
 
     def __post_init__(self) -> None:
@@ -192,6 +193,7 @@ class EvaluateConfig(Settings):
             num_candidates=tuple(self.num_candidates),
             num_resamples=self.num_resamples,
             threshold=self.threshold,
+            judge=self.judge,
             seed=self.seed,
         )
 

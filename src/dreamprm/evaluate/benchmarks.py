@@ -103,10 +103,8 @@ def _visual_process_bench(
 def _macro(steps: _Steps, threshold: float, options: dict[str, Any]) -> dict[str, Any]:
     parts = steps.parts()
     by_source = {name: _defined_macro(steps.y[rows], steps.p[rows], threshold) for name, rows in parts.items()}
-    known = [name for name, value in by_source.items() if value is not None]
-    weighted = None
-    if known:
-        weighted = float(np.average([by_source[n] for n in known], weights=[int(parts[n].sum()) for n in known]))
+    known = [(value, int(parts[name].sum())) for name, value in by_source.items() if value is not None]
+    weighted = sum(value * count for value, count in known) / sum(count for _, count in known) if known else None
     overall = None
     if _defined_macro(steps.y, steps.p, threshold) is not None:
         overall = bootstrap(

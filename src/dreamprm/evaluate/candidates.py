@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dreamprm.choices import Judge
 from dreamprm.data.record import Record
-from dreamprm.selection import as_votes, chain_scores
+from dreamprm.selection import answer_classes, as_votes, chain_scores
 
 __all__ = ["Candidates"]
 
@@ -37,12 +38,13 @@ class Candidates:
         how: str = "mean",
         aggregations: Sequence[str] = (),
         baselines: bool = False,
+        judge: Judge | str = Judge.math,
     ) -> list[Candidates]:
         """Records grouped by question, in the order of first appearance.
 
         aggregations: adds each as a ranking `prm_NAME`.  baselines: adds `outcome` (the last step's score), `longest`
         and `shortest` (by the characters of the steps), and, where there are several policies, `stronger_model` (its
-        share of right chains on all other clusters of questions).
+        share of right chains on all other clusters of questions).  judge: which answers are the same.
         Raises ValueError for a record of which it is not known whether its answer is right.
         """
         rows: dict[str, list[int]] = {}
@@ -59,7 +61,7 @@ class Candidates:
             cls(
                 question=group,
                 correct=tuple(bool(records[row].correct) for row in members),
-                answers=tuple(records[row].answer for row in members),
+                answers=tuple(_answers([records[row] for row in members], judge)),
                 scores=tuple(scores[members].tolist()),
                 votes=tuple(votes[members].tolist()),
                 cluster=_cluster(records[members[0]]),
@@ -67,6 +69,10 @@ class Candidates:
             )
             for group, members in rows.items()
         ]
+
+
+def _answers(records: Sequence[Record], judge: Judge | str) -> list[str | None]:
+    return answer_classes([record.answer for record in records], records[0].question, judge)
 
 
 def _baselines(records: Sequence[Record], step_scores: Sequence[Sequence[float]]) -> dict[str, np.ndarray]:

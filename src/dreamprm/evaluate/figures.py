@@ -15,11 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from dreamprm.choices import Judge
 from dreamprm.data.record import Record
 from dreamprm.evaluate.best_of_n import best_of_n_table
 from dreamprm.evaluate.candidates import Candidates
 from dreamprm.evaluate.first_error import first_error_f1
-from dreamprm.evaluate.steps import step_metrics
+from dreamprm.evaluate.intervals import bootstrap
+from dreamprm.evaluate.steps import auc, step_metrics
+from dreamprm.policy.answers import judge_version
+from dreamprm.selection import chain_scores
 
 __all__ = [
     "FigureSettings",
@@ -40,21 +46,24 @@ _MOST_STEP_RESAMPLES = 200  # a resample of steps costs a sort of all of them
 
 @dataclass(frozen=True)
 class FigureSettings:
-    """aggregate: how a chain is scored.  threshold: below it a step is called wrong."""
+    """aggregate: how a chain is scored.  threshold: below it a step is called wrong.  judge: for the votes, which
+    answers are the same."""
 
     aggregate: str = "mean"
     num_candidates: tuple[int, ...] = (1, 2, 4, 8)
     num_resamples: int = 1000
     threshold: float = 0.5
+    judge: Judge = Judge.math
     seed: int = 0
 
 
 def figures(
     records: Sequence[Record], step_scores: Scores, settings: FigureSettings, *, tuned: float | None = None
 ) -> dict[str, Any]:
-    """{"best_of_n", "steps", "first_error"}, each only where the records allow it.
+    """{"best_of_n", "judge", "outcome", "steps", "first_error"}, each only where the records allow it.
 
-    best_of_n: questions with several chains of known outcome.  steps: area under the curve and macro-F1 of the steps.
+    best_of_n: questions with several chains of known outcome.  judge: which one decided what answers are the same.
+    outcome: the area under the curve of chain scores against outcomes.  steps: that of the steps, and macro-F1.
     first_error: chains whose first wrong step is known, at `settings.threshold`, and at `tuned` where it is given.
     Raises ValueError where there is not one score for each step.
     """
@@ -65,12 +74,19 @@ def figures(
     if several:
         found["best_of_n"] = best_of_n_table(
             Candidates.of_records(
-                [records[row] for row in several], [step_scores[row] for row in several], settings.aggregate
+                [records[row] for row in several],
+                [step_scores[row] for row in several],
+                settings.aggregate,
+                judge=settings.judge,
             ),
             settings.num_candidates,
             num_resamples=settings.num_resamples,
             seed=settings.seed,
         )
+        found["judge"] = judge_version(settings.judge)
+    outcome = _outcome(records, step_scores, settings)
+    if outcome:
+        found["outcome"] = outcome
     truths = [true_steps(record) for record in records]
     if any(value is not None for truth in truths for value in truth):
         found["steps"] = step_metrics(
@@ -125,6 +141,22 @@ def told_chains(records: Sequence[Record]) -> tuple[list[int], list[int]]:
 def cluster_of(record: Record) -> str:
     """What an interval draws: the record's cluster, else its question."""
     return str(record.extra.get("cluster", record.group))
+
+
+def _outcome(records: Sequence[Record], step_scores: Scores, settings: FigureSettings) -> dict[str, Any] | None:
+    """{"auc", "num_chains", "share_right"}: P(a right chain scores above a wrong one); None without both kinds."""
+    rows = [row for row, record in enumerate(records) if record.correct is not None]
+    right = np.asarray([bool(records[row].correct) for row in rows])
+    if not len(rows) or right.all() or not right.any():
+        return None
+    scores = chain_scores([step_scores[row] for row in rows], settings.aggregate)
+    interval = bootstrap(
+        lambda drawn: auc(right[drawn], scores[drawn]),
+        [cluster_of(records[row]) for row in rows],
+        num_resamples=min(_MOST_STEP_RESAMPLES, settings.num_resamples),
+        seed=settings.seed,
+    )
+    return {"auc": interval.as_dict(), "num_chains": len(rows), "share_right": float(right.mean())}
 
 
 def _several(records: Sequence[Record]) -> list[int]:

@@ -50,10 +50,10 @@ def test_every_stage_starts_from_the_file_before(tmp_path: Path) -> None:
         best = max(line["chain_scores"])  # type: ignore[call-overload]
         assert line["chain_scores"][line["index"]] == best  # type: ignore[index]
     results = json.loads(evaluate(EvaluateStage(scores=str(scores), out=str(tmp_path / "results.json"))).read_text())
-    assert results["best_of_n"]["prm"]["4"]["n"] == 2
+    assert results["best_of_n"]["prm"]["3"]["n"] == 2
     picked = sum(bool(line["correct"]) for line in chosen) / 2
-    # Three candidates a question: best of 4 is best of all, so the two stages must agree exactly.
-    assert results["best_of_n"]["prm"]["4"]["value"] == picked
+    # Three candidates a question: best of 3 is best of all, so the two stages must agree exactly.
+    assert results["best_of_n"]["prm"]["3"]["value"] == picked
 
 
 def test_the_same_seed_samples_the_same(tmp_path: Path) -> None:

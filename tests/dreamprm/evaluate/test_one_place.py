@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,14 @@ import pytest
 from dreamprm.commands.evaluate import EvaluateStage, evaluate
 from dreamprm.commands.files import write_records
 from dreamprm.data.record import Record
-from dreamprm.evaluate.figures import FigureSettings, figures, true_steps
-from dreamprm.trainer.outputs import evaluate_records
+from dreamprm.evaluate.figures import FigureSettings, figures, first_questions, true_steps
 
 SETTINGS = FigureSettings(num_resamples=20)
 
 
-class _Scorer:
+def _scores(records: Sequence[Record]) -> list[list[float]]:
     """Scores that follow from the text alone, rounded as a scores file holds them."""
-
-    def score_records(self, records: list[Record], batch_size: int) -> list[list[float]]:
-        return [[round((len(step) * 37 % 100) / 100, 6) for step in record.steps] for record in records]
+    return [[round((len(step) * 37 % 100) / 100, 6) for step in record.steps] for record in records]
 
 
 @pytest.fixture
@@ -55,11 +52,11 @@ def test_a_run_and_the_command_agree_on_one_file(
 ) -> None:
     stage = EvaluateStage(scores=str(tmp_path / "scores.jsonl"), out=str(tmp_path / "results.json"))
     stage.evaluate.num_questions = num_questions
-    scorer = _Scorer()
-    of_run = evaluate_records(scorer, records, stage.evaluate, "test")
-    write_records(tmp_path / "scores.jsonl", records, scorer.score_records(records, 1))
+    kept = [records[row] for row in first_questions(records, num_questions)]
+    of_run = figures(kept, _scores(kept), stage.evaluate.figures())  # as trainer/judging.py has it
+    write_records(tmp_path / "scores.jsonl", records, _scores(records))
     of_command = json.loads(evaluate(stage).read_text())
-    assert set(of_run) == {"best_of_n", "steps", "first_error"}
+    assert set(of_run) == {"best_of_n", "judge", "outcome", "steps", "first_error"}
     for name, figure in of_run.items():
         assert of_command[name] == json.loads(json.dumps(figure))
 
@@ -76,7 +73,7 @@ def test_the_rule_of_step_truths(make_record: Callable[..., Record]) -> None:
 
 
 def test_intervals_draw_clusters(records: list[Record]) -> None:
-    found = figures(records, _Scorer().score_records(records, 1), SETTINGS)
+    found = figures(records, _scores(records), SETTINGS)
     assert found["best_of_n"]["prm"]["1"]["n"] == 2, "three questions of several judged chains, in two premises"
     assert found["steps"]["auc"]["n"] == 3
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from dreamprm.errors import UserError
 from dreamprm.metrics import read_metrics
 
-__all__ = ["NAMES", "RunContent", "figures", "read_run"]
+__all__ = ["NAMES", "RunContent", "figures", "read_run", "run_without_selection"]
 
 NAMES = {
     "policy": "policy alone",
@@ -58,7 +59,10 @@ def figures(results: dict[str, Any]) -> list[tuple[str, str, float, tuple[float,
 
     for group in ("steps", "weights", "cost"):
         for name, value in results.get(group, {}).items():
-            visit(group, name, value)
+            if name != "threshold":  # a setting, not a figure
+                visit(group, name, value)
+    if results.get("sum_rule") is not None:
+        visit("cost", "sum_rule", results["sum_rule"])
     return found
 
 
@@ -96,3 +100,30 @@ def _table(path: Path) -> pa.Table | None:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+_COMPARED = ("seed", "precision", "data", "meta", "test", "model", "cold", "inner")
+
+
+def run_without_selection(run: RunContent) -> tuple[str, dict[str, Any]] | None:
+    """(folder, results) of a finished run beside this one, `runs/*/*`, of the same settings but with every weight 1;
+    None where there is none, and for such a run itself."""
+    own = _plain(run.config)
+    if not own or own.get("weigher", {}).get("kind") == "uniform":
+        return None
+    for path in sorted(run.folder.resolve().parent.parent.glob("*/*/results.json")):
+        config = path.with_name("config.yaml")
+        other = _plain(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        same = all(other.get(name) == own.get(name) for name in _COMPARED)
+        if other.get("weigher", {}).get("kind") == "uniform" and same:
+            return f"{path.parents[1].name}/{path.parent.name}", json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def _plain(text: str) -> dict[str, Any]:
+    """The mapping that a config.yaml holds; empty where it holds none, or shares parts by anchors, as no run writes."""
+    try:
+        loaded = {} if "&" in text else yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

@@ -1,179 +1,212 @@
-"""report.html: one file without scripts or links, readable anywhere."""
+"""report.html: one file without scripts or links, readable anywhere. Its form is page.html.jinja and style.css."""
 
 from __future__ import annotations
 
 import base64
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dreamprm.errors import UserError
 from dreamprm.files import write_atomically
 from dreamprm.report.comparison_table import COLUMNS, comparison_rows
-from dreamprm.report.content import NAMES, figures, read_run
-from dreamprm.report.plots import best_of_n_figure, curves_figure, domain_figure, quality_figure
-from dreamprm.report.style import CSS
+from dreamprm.report.content import NAMES, RunContent, figures, read_run, run_without_selection
+from dreamprm.report.plots import best_of_n_figure, curve_figures, domain_figure, quality_figure
 
 __all__ = ["write_report"]
 
+_HERE = Path(__file__).parent
+
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a finished run's folder; its path. Raises UserError where no run has finished."""
+    """Write `report.html` into a finished run's folder; its path.
+
+    Raises UserError where no run has finished, and where its files are not what a run writes.
+    """
     run = read_run(folder)
-    results = run.results
-    parts = [
-        _head(results),
-        _section("Best of N", _best_of_n_table(results) + best_of_n_figure(run)),
-        _section("Beside baselines", _comparison(results)),
-        _section("Training", curves_figure(run) + _training_note(results)),
-        _section("Weights by known quality", quality_figure(run) + _weights_note(results)),
-        _section("Domains", domain_figure(run)),
-        _section("Highest weights", _cards([row for row in run.examples if row["end"] == "highest"])),
-        _section("Lowest weights", _cards([row for row in run.examples if row["end"] == "lowest"])),
-        _section("Figures", _numbers(results)),
-        _section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>"),
-    ]
-    title = escape(f"{results['experiment']}, seed {results['seed']}")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    # Everything that comes from a run is escaped by the template; the figures are ours.
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    try:
+        page = environment.get_template("page.html.jinja").render(_context(run))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder}: its files are not what a run writes ({type(error).__name__}: {error})") from error
     path = folder / "report.html"
     write_atomically(path, page.encode())
     return path
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body.strip() else ""
+def _context(run: RunContent) -> dict[str, Any]:
+    results = {"experiment": "", "seed": "", "description": "", "verdict": ""} | run.results
+    points = run.results.get("best_of_n", {})
+    numbers = sorted({int(number) for row in points.values() for number in row})
+    largest = str(numbers[-1]) if numbers else ""
+    other = run_without_selection(run)
+    rows = {"cold_start": run.results.get("cold_start", {}).get("best_of_n", {}).get("prm", {})}
+    rows["no_selection"] = other[1].get("best_of_n", {}).get("prm", {}) if other else {}
+    drawn = {
+        "best_of_n": Markup(best_of_n_figure(run)),
+        "curves": [Markup(figure) for figure in curve_figures(run)],
+        "quality": Markup(quality_figure(run)),
+        "domains": Markup(domain_figure(run)),
+    }
+    ends = ("Highest weights", "highest"), ("Lowest weights", "lowest")
+    return {
+        "results": results,
+        "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        "tone": _tone(str(results["verdict"])),
+        "largest": largest,
+        "tiles": _tiles(run.results, largest, rows),
+        "numbers": numbers,
+        "best_of_n": _best_of_n(points, rows, numbers),
+        "beside_note": f"Without selection: {other[0]}, the same settings with every weight 1." if other else "",
+        "num_questions": next((point["n"] for row in points.values() for point in row.values()), 0),
+        "comparison_columns": COLUMNS,
+        "comparison": comparison_rows(run.results),
+        "before_after": _before_after(run.results),
+        "figures": drawn,
+        "training_notes": _training_notes(run.results),
+        "weight_notes": _weight_notes(run.results),
+        "domain_note": _domain_note(run),
+        "card_sections": [(title, [_card(row) for row in run.examples if row["end"] == end]) for title, end in ends],
+        "numbers_table": [_number(*row) for row in figures(run.results)],
+        "config": run.config,
+    }
 
 
-def _head(results: dict[str, Any]) -> str:
-    largest = _largest(results)
+def _tone(verdict: str) -> str:
+    """The colour of the verdict: `no`, `yes`, or neither."""
+    return "no" if "not to be trusted" in verdict else "yes" if "gave a signal" in verdict else ""
+
+
+def _tiles(results: dict[str, Any], largest: str, rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """The headline numbers, each with what it is to be compared with."""
     points = results.get("best_of_n", {})
-    tiles = []
-    if largest:
-        for name in ("policy", "self_consistency", "prm", "weighted_vote"):
-            point = points.get(name, {}).get("1" if name == "policy" else largest)
+    tiles: list[dict[str, Any]] = []
+    if largest and "prm" in points:
+        policy = points.get("policy", {}).get("1")
+        vote = points.get("self_consistency", {}).get(largest)
+        others = [
+            ("policy alone", policy),
+            ("self-consistency", vote),
+            ("cold-started PRM", rows["cold_start"].get(largest)),
+        ]
+        others = [(name, point) for name, point in others if point]
+        for name in ("prm", "weighted_vote"):
+            point = points.get(name, {}).get(largest)
             if point:
-                note = f"{point['low']:.3f} to {point['high']:.3f}"
-                tiles.append(_tile(NAMES[name], f"{point['value']:.3f}", note))
+                beside = [_beside(point, label, other) for label, other in others]
+                label = NAMES[name].replace("best of N", f"best of {largest}")
+                tiles.append(_tile(label, point, beside))
+    area = results.get("meta", {}).get("auc")
+    if area:
+        tiles.append(
+            _tile("AUC on the meta set", area["after"], [f"before {area['before']['value']:.3f}", "chance .5"])
+        )
     separation = results.get("weights", {}).get("separation")
     if separation:
-        auc = separation["auc"]
-        note = f"AUC against the truth, {auc['low']:.3f} to {auc['high']:.3f}"
-        tiles.append(_tile("weights find the bad", f"{auc['value']:.3f}", note))
-    number = f", best of {largest}" if largest else ""
-    return (
-        f"<header><p class='kind'>training run{number}</p><h1>{escape(results['experiment'])}"
-        f" <span>seed {escape(str(results['seed']))}</span></h1><p>{escape(results.get('description', ''))}</p>"
-        f"<div class='tiles'>{''.join(tiles)}</div></header>"
-    )
+        tiles.append(_tile("weights find the bad", separation["auc"], ["AUC against the known truth", "chance .5"]))
+    return tiles
 
 
-def _tile(name: str, value: str, note: str) -> str:
-    return f"<div class='tile'><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(note)}</small></div>"
+def _tile(name: str, point: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    interval = f"{point['low']:.3f} to {point['high']:.3f}"
+    return {"name": name, "value": f"{point['value']:.3f}", "notes": [interval, *notes]}
 
 
-def _largest(results: dict[str, Any]) -> str:
-    numbers = [int(number) for row in results.get("best_of_n", {}).values() for number in row]
-    return str(max(numbers)) if numbers else ""
+def _beside(point: dict[str, Any], label: str, other: dict[str, Any]) -> str:
+    """`above policy alone (.512)`; the word says nothing of chance, the intervals do."""
+    gain = point["value"] - other["value"]
+    word = "level with" if abs(gain) < 5e-4 else "above" if gain > 0 else "below"
+    return f"{word} {label} ({other['value']:.3f})"
 
 
-def _best_of_n_table(results: dict[str, Any]) -> str:
-    points = results.get("best_of_n", {})
-    numbers = sorted({int(number) for row in points.values() for number in row})
-    if not numbers:
-        return ""
-    head = "".join(f"<th>{number}</th>" for number in numbers)
-    rows = ""
+def _best_of_n(points: dict[str, Any], rows: dict[str, Any], numbers: list[int]) -> list[dict[str, Any]]:
+    """The table's rows: every selector, and beside the PRM what it was before, and without selection."""
+    named = {"cold_start": "PRM, cold-started", "no_selection": "PRM, without selection"}
+    found: list[dict[str, Any]] = []
     for name, label in NAMES.items():
-        if name not in points:
-            continue
-        cells = ""
-        for number in numbers:
-            point = points[name].get(str(number))
-            cells += (
-                f"<td>{point['value']:.3f}<small>{point['low']:.2f}–{point['high']:.2f}</small></td>"
-                if point
-                else "<td></td>"
-            )
-        rows += f"<tr class='{name}'><th>{escape(label)}</th>{cells}</tr>"
-    count = next((point["n"] for row in points.values() for point in row.values()), 0)
-    return (
-        f"<table><thead><tr><th>candidates</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p class='note'>Share of {escape(str(count))} test questions answered right; small: 95 % interval. "
-        "The oracle picks a right candidate wherever there is one.</p>"
-    )
+        if points.get(name):
+            found.append({"name": name, "label": label, "points": [points[name].get(str(n)) for n in numbers]})
+        if name == "prm":
+            found += [
+                {"name": other, "label": named[other], "points": [row.get(str(n)) for n in numbers]}
+                for other, row in rows.items()
+                if row
+            ]
+    return found
 
 
-def _comparison(results: dict[str, Any]) -> str:
-    rows = comparison_rows(results)
-    if not rows:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f"<table class='figures'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "<p class='note'>The baselines read no text: a step's position alone, and how often the model that wrote the "
-        "chain is right. Both are fitted on the training chains; every question here was held out.</p>"
-    )
+def _before_after(results: dict[str, Any]) -> list[dict[str, Any]]:
+    meta, rows = results.get("meta", {}), []
+    if "outer_loss" in meta:
+        rows.append(("outer loss, whole meta set", meta["outer_loss"]))
+    if "auc" in meta:
+        rows.append(("AUC of meta chains", meta["auc"]))
+    before, after = (results.get(name, {}) for name in ("cold_start", "steps"))
+    if before.get("steps", {}).get("auc") and after.get("auc"):
+        rows.append(("AUC of test steps", {"before": before["steps"]["auc"], "after": after["auc"]}))
+    return [
+        {"name": name, "cells": [_cell(values.get(key)) for key in ("before", "after", "change")]}
+        for name, values in rows
+    ]
 
 
-def _training_note(results: dict[str, Any]) -> str:
-    error = results.get("cost", {}).get("check_error")
-    skipped = results.get("cost", {}).get("skipped_outer_updates", 0)
-    notes = []
-    if error is not None:
-        notes.append(f"Hypergradient checked against plain autograd: last relative error {error:.1e}.")
-    if skipped:
-        notes.append(f"{escape(str(skipped))} outer updates were skipped: their gradient was not finite.")
-    return f"<p class='note'>{' '.join(notes)}</p>" if notes else ""
+def _cell(value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {"text": f"{value['value']:.3f}", "ends": f"{value['low']:.3f} to {value['high']:.3f}"}
+    return {"text": "" if value is None else f"{value:.4g}", "ends": ""}
 
 
-def _weights_note(results: dict[str, Any]) -> str:
-    weights = results.get("weights", {})
-    notes = []
+def _training_notes(results: dict[str, Any]) -> list[str]:
+    cost, notes = results.get("cost", {}), []
+    if cost.get("check_error") is not None:
+        notes.append(f"Hypergradient checked against plain autograd: last relative error {cost['check_error']:.1e}.")
+    if results.get("sum_rule") is not None:
+        notes.append(f"Largest residual of the sum rule over all updates: {results['sum_rule']:.2g}.")
+    if cost.get("skipped_outer_updates"):
+        notes.append(f"{cost['skipped_outer_updates']} outer updates were skipped: their gradient was not finite.")
+    return notes
+
+
+def _weight_notes(results: dict[str, Any]) -> list[str]:
+    weights, notes = results.get("weights", {}), []
     if weights.get("separation"):
         auc = weights["separation"]["auc"]["value"]
         notes.append(f"Weights tell rightly labelled from mislabelled examples with an AUC of {auc:.3f}.")
     if weights.get("domain_rank_correlation"):
         value = weights["domain_rank_correlation"]["value"]
         notes.append(f"Rank correlation of domain weights with known quality: {value:.2f}.")
-    return f"<p class='note'>{' '.join(notes)} Training never saw this truth.</p>" if notes else ""
+    return [*notes, "Training never saw this truth."] if notes else []
 
 
-def _cards(rows: list[dict[str, Any]]) -> str:
-    cards = []
-    for row in rows:
-        image = ""
-        if row.get("image"):
-            kind = "png" if row["image"][:4] == b"\x89PNG" else "jpeg"
-            data = base64.b64encode(row["image"]).decode()
-            image = f"<img alt='' src='data:image/{kind};base64,{data}'>"
-        steps = ""
-        for step, label, score in zip(row["steps"], row["labels"], row["scores"], strict=True):
-            mark = "" if label is None else ("+" if label > 0.5 else "−")
-            tone = "" if label is None else ("plus" if label > 0.5 else "minus")
-            steps += f"<li><i class='{tone}'>{mark}</i><span>{escape(step)}</span><b>{score:.2f}</b></li>"
-        good = row.get("known_good")
-        badge = (
-            "" if good is None else f"<em class='{'good' if good else 'bad'}'>{'right' if good else 'mislabelled'}</em>"
-        )
-        cards.append(
-            f"<article><div class='top'>{image}<div><strong>{row['weight']:.3f}</strong>"
-            f"<span>{escape(row['domain'])}</span>{badge}</div></div><p>{escape(row['question'])}</p><ol>{steps}</ol></article>"
-        )
-    if not cards:
+def _domain_note(run: RunContent) -> str:
+    if not any(value is not None for value in run.weights.get("known_quality", [])):
         return ""
-    note = "Sign: the label that training saw; number: the PRM's score of the step after training."
-    return f"<div class='cards'>{''.join(cards)}</div><p class='note'>{note}</p>"
+    return "Known quality is the data's own mark for a domain, 1 the best; training never saw it."
 
 
-def _numbers(results: dict[str, Any]) -> str:
-    rows = ""
-    for group, name, value, ends in figures(results):
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        interval = f"<small>{ends[0]:.4g} to {ends[1]:.4g}</small>" if ends else ""
-        label = escape(name.replace("_", " "))
-        rows += f"<tr><th>{escape(group)}</th><td>{label}</td><td>{shown}{interval}</td></tr>"
-    return f"<table class='figures'><tbody>{rows}</tbody></table>" if rows else ""
+def _card(row: dict[str, Any]) -> dict[str, Any]:
+    image = ""
+    if row.get("image"):
+        kind = "png" if row["image"][:4] == b"\x89PNG" else "jpeg"
+        image = f"data:image/{kind};base64,{base64.b64encode(row['image']).decode()}"
+    steps = []
+    for step, label, score in zip(row["steps"], row["labels"], row["scores"], strict=True):
+        right = None if label is None else label > 0.5
+        mark, tone = {None: ("", ""), True: ("+", "plus"), False: ("−", "minus")}[right]
+        steps.append({"text": step, "mark": mark, "tone": tone, "score": score})
+    names = ("weight", "domain", "question")
+    return {name: row[name] for name in names} | {"image": image, "steps": steps, "known_good": row.get("known_good")}
+
+
+def _number(group: str, name: str, value: float, ends: tuple[float, float] | None) -> dict[str, str]:
+    return {
+        "group": group,
+        "name": name.replace("_", " "),
+        "value": f"{value:,}" if isinstance(value, int) else f"{value:.4g}",
+        "ends": f"{ends[0]:.4g} to {ends[1]:.4g}" if ends else "",
+    }

@@ -13,28 +13,36 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dreamprm.metrics import PhaseName
 from dreamprm.report.content import NAMES, RunContent
 
-__all__ = ["best_of_n_figure", "curves_figure", "domain_figure", "quality_figure"]
+__all__ = ["best_of_n_figure", "curve_figures", "domain_figure", "quality_figure"]
 
-BLUE, ORANGE, GREEN, RED, GREY, INK = "#2b6cb0", "#d97a1f", "#2f8f63", "#c0453c", "#8a919c", "#2d333b"
+BLUE, ORANGE, GREEN, RED, GREY = "#3d82cc", "#d97a1f", "#2f9a69", "#cf5a50", "#8a919c"
+INK, EDGE, GRID, TICKS, PLATE = "#2d333b", "#c3c8d0", "#eceef1", "#59616d", "#fffffe"
+_VARIABLES = {INK: "--ink", EDGE: "--edge", GRID: "--grid", TICKS: "--soft", PLATE: "--card"}
+"""Colours that follow the page's light or dark scheme, as variables of style.css."""
 _COLOURS = {"policy": GREY, "self_consistency": ORANGE, "prm": BLUE, "weighted_vote": GREEN, "oracle": "#b9bec7"}
 _STYLE: Any = {
     "font.size": 9.5,
-    "axes.edgecolor": "#c3c8d0",
+    "axes.edgecolor": EDGE,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#eceef1",
-    "xtick.color": "#59616d",
-    "ytick.color": "#59616d",
+    "grid.color": GRID,
+    "xtick.color": TICKS,
+    "ytick.color": TICKS,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,  # a domain named "$x" is a name
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "svg.hashsalt": "dreamprm",
 }
 
@@ -43,6 +51,8 @@ def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     text = stream.getvalue()
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(f": {colour}", f": var({variable})")
     return text[text.index("<svg") :]
 
 
@@ -84,33 +94,39 @@ def best_of_n_figure(run: RunContent) -> str:
         return _svg(figure)
 
 
-def curves_figure(run: RunContent) -> str:
-    """The losses of both levels and the weights' mean and spread over the updates."""
-    panels: list[tuple[str, list[tuple[str, str, str, str]]]] = [
-        ("cold start", [("cold", "loss", "+/− loss", BLUE), ("cold", "dense_loss", "dense loss", GREY)]),
-        ("bilevel: losses", [("bilevel", "inner_loss", "inner", BLUE), ("bilevel", "outer_loss", "outer", ORANGE)]),
-        ("bilevel: weights", [("bilevel", "weight_mean", "mean ± spread", GREEN)]),
-    ]
-    shown = [panel for panel in panels if any(run.series(phase, name)[0] for phase, name, _, _ in panel[1])]
-    if not shown:
-        return ""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.55 * len(shown), 2.8), layout="constrained")
-        for axes, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
-            for phase, name, label, colour in lines:
+_PANELS: list[tuple[PhaseName, str, list[tuple[str, str, str]]]] = [
+    (PhaseName.COLD, "cold start: loss", [("loss", "+/− loss", BLUE)]),
+    (PhaseName.COLD, "cold start: dense loss", [("dense_loss", "dense loss", GREY)]),
+    (PhaseName.BILEVEL, "bilevel: inner loss", [("inner_loss", "inner", BLUE)]),
+    (PhaseName.BILEVEL, "bilevel: outer loss", [("outer_loss", "outer", ORANGE)]),
+    (PhaseName.BILEVEL, "bilevel: weights, mean ± spread", [("weight_mean", "mean ± spread", GREEN)]),
+]
+
+
+def curve_figures(run: RunContent) -> list[str]:
+    """One figure per number that training logged, each on an axis of its own, over the updates of its phase."""
+    found: list[str] = []
+    for phase, title, lines in _PANELS:
+        if not any(run.series(phase, name)[0] for name, _, _ in lines):
+            continue
+        with rc_context(_STYLE):
+            figure = Figure(figsize=(4.2, 2.5), layout="constrained")
+            axes = figure.add_subplot()
+            for name, label, colour in lines:
                 _curve(axes, run, phase, name, label, colour)
             axes.set_title(title)
-            axes.set_xlabel("update")
+            axes.set_xlabel("update of the phase")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-            axes.legend(fontsize=8.5)
-        return _svg(figure)
+            found.append(_svg(figure))
+    return found
 
 
-def _curve(axes: Axes, run: RunContent, phase: str, name: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, run: RunContent, phase: PhaseName, name: str, label: str, colour: str) -> None:
     updates, values = run.series(phase, name)
     if not updates:
         return
+    first = min(row["update"] for row in run.metrics if row["phase"] == phase)
+    updates = [update - first + 1 for update in updates]
     width = max(1, len(values) // 25)
     line = smooth(values, width)
     if name == "weight_mean":
@@ -170,7 +186,7 @@ def domain_figure(run: RunContent) -> str:
         axes.barh(places, means, color=colours, height=0.66, alpha=0.85)
         for place, name, mean in zip(places, order, means, strict=True):
             known_text = f"   known quality {np.mean(qualities[name]):.1f}" if qualities.get(name) else ""
-            plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            plate = {"facecolor": PLATE, "edgecolor": "none", "pad": 0.6}
             start = max(mean, 0.0) + 0.012 * span
             axes.text(start, place, f"{mean:.2f}{known_text}", va="center", fontsize=8.5, color=INK, bbox=plate)
         axes.axvline(middle, color=INK, lw=0.9, ls=":", zorder=1.5)

@@ -7,6 +7,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dreamprm.report.comparison_table import COLUMNS, comparison_rows
 from dreamprm.report.content import NAMES, figures
@@ -28,6 +29,8 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
             groups.setdefault(group, []).append(f"{_SHOWN[name]} {_short(value)}")
     for group, texts in groups.items():
         console.print(f"[bold]{group:<8}[/bold] {'   '.join(texts)}", highlight=False, soft_wrap=True)
+    if results.get("verdict"):
+        console.print("[bold]verdict[/bold] ", Text(str(results["verdict"])), highlight=False, soft_wrap=True)
 
 
 _SHOWN = {
@@ -40,6 +43,7 @@ _SHOWN = {
     "seconds": "seconds",
     "peak_memory_mb": "peak MB",
     "check_error": "hypergradient check",
+    "sum_rule": "sum rule, largest residual",
     "skipped_outer_updates": "skipped outer updates",
 }
 

@@ -49,7 +49,9 @@ _CONCLUDES = re.compile(
 _CONCLUDED = re.compile(r"(?<![A-Za-z])(?:is|are|equals|get|gives)(?![A-Za-z])|=|≈|是|为")
 
 _OPENED = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "```": "```"}
-_SENTENCE = re.compile(r"(?<![.\s])[.!?。！？][\"'”’)\]*_$]{0,4}(?:\s{1,4}(?=[^\W\d]|[\"“(\[*#])|$)|[。；]")
+_SENTENCE = re.compile(
+    r"(?<![.\s])(?:[.?。！？]|(?<![\d)])!)[\"'”’)\]*_$]{0,4}(?:\s{1,4}(?=[^\W\d]|[\"“(\[*#])|$)|[。；]"
+)
 _REASON = re.compile(
     r",? (?:because|since|as (?:the|it|we|this|that)|so that|for which|given that|where the|which|,)(?![A-Za-z])|，因为"
 )
@@ -63,9 +65,14 @@ _OPTION = re.compile(
     r"[(（\[](?P<round>[A-Ja-j])[)）\]](?![A-Za-z0-9])[.:]?"
     r"|(?P<marked>[A-J])(?:[):：、]|\.(?!\d))(?=[\s*]|[^\x00-\x7f]|$)"
     r"|(?P<bold>[A-J])\*\*"
-    r"|(?P<plain>[A-J])(?=[ \t]*$|[,;](?:\s|$)|[ \t]+(?:because|since|is|as|which|for|—|–|-|\())"
+    r"|(?P<plain>[A-J])(?=[ \t]*$|[,;](?:\s(?!(?:and |or )?\(?[A-J](?![A-Za-z]))|$)"
+    r"|[ \t]+(?:because|since|is|as|which|for|—|–|-|\())"
 )
-_WRAPPERS = re.compile(r"\$\$?|\\[()\[\]]|\*\*|(?<!\w)__|__(?!\w)|```(?:[a-z]{1,12}\n)?|`")
+_MONEY = re.compile(r"(?<!\\)\$(?=\d)")
+_WRAPPERS = re.compile(
+    r"(?<!\\)\$\$?|\\[()\[\]]|(?<![\w)])\*\*|\*\*(?![\w(])|(?<!\w)__|__(?!\w)"
+    r"|```(?:[a-z]{1,12}\n)?|`"
+)
 
 _TEXT_LETTER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{\(?([A-J])\)?\.?\}\.?")
 _BOLD_FIRST = re.compile(r"\*\*\(?([A-J])\)?[.:]?\*\*")
@@ -74,6 +81,8 @@ _LISTED = re.compile(r"(?:^|(?<=[\s;,:：]))\(?([A-J])(?:[.):、]|\*\*)(?=\s|[^\
 
 def unwrap(text: str) -> str:
     """The text without what only sets it off: `$…$`, `\\(…\\)`, `\\[…\\]`, `**…**`, backticks."""
+    if (text.count("$") - text.count("\\$")) % 2:
+        text = _MONEY.sub(r"\\$", text, count=1)  # "$5" is money: nothing closes it
     return _WRAPPERS.sub("", text).strip()
 
 
@@ -239,7 +248,7 @@ def _finish(line: str) -> str:
         line = line[: end.start()]
     if reason := _REASON.search(line):
         line = line[: reason.start()]
-    line = line.strip().rstrip(".。,，;；:!！").strip().strip("*_").strip()
+    line = re.sub(r"(?<![\d)])!$", "", line.strip().rstrip(".。,，;；:！")).strip().strip("*_").strip()
     if line.startswith("\\boxed{") and line.endswith("}"):
         line = line[7:-1].strip()
     return _brief(line) if line else ""

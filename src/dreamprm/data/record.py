@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Image", "Record", "RecordError", "content_key"]
+__all__ = ["IMAGE_PLACE", "Image", "Record", "RecordError", "content_key"]
 
 Image = Path | bytes
 """An image is a path that was checked to lie below its root, or the encoded bytes of a file (PNG, JPEG, …)."""
+
+
+IMAGE_PLACE = "<image>"
+"""Where a question's text holds it once per image, each image stands at its place; otherwise all stand before it."""
 
 
 class RecordError(ValueError):

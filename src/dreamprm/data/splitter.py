@@ -41,8 +41,9 @@ _ITEM = re.compile(
 _BULLET = re.compile(r"^[-*•][ \t]+(?=[\"“'(*_\[]*(?:[A-Z][a-z’']|[A-Z]{2}|A |I |[\u4e00-\u9fff]))", re.MULTILINE)
 _BLANK = re.compile(r"(?:^|(?<=\n))[ \t\r]*\n(?:[ \t\r]*\n)*", re.MULTILINE)
 _ANSWER = re.compile(
-    rf"(?:^{_DECOR}†?[ \t]*|(?<=[.!?。！？][ \t]))(?:\*\*)?"
-    r"(?:(?:the )?final answer|answer|solution|最终答案|答案)(?:\*\*)?[ \t]*(?:[:：]|is\b|=|是|为|(?=[ \t\r]*$))"
+    rf"(?:^{_DECOR}†?[ \t]{{0,16}}+|(?<=[.!?。！？][ \t]))(?:\*\*)?"
+    r"(?:(?:the )?final answer|answer|solution|最终答案|答案)(?:\*\*)?[ \t]{0,64}"
+    r"(?:[:：]|is\b|=|是|为|(?=[ \t\r]{0,64}$))"
     r"|^#{4}[ \t]|^#{1,6}[ \t]+(?:final )?answer\b",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -59,16 +60,16 @@ _FORMULA_START = re.compile(r"[ \t]*(?:\\\[|\$\$|\\begin\{|```)")
 
 # Each pattern holds one kind of span in which no step begins. An opened fence runs on to the end of the text.
 _SPANS = (
-    re.compile(r"(```|~~~)[^\n`]*\n(?:.*?\1|.*\Z)", re.DOTALL),
+    re.compile(r"(```|~~~)[^\n`~]*\n(?:.*?\1|.*\Z)", re.DOTALL),
     # A second opening ends the search for the end of the first: formulas do not nest, and time stays linear.
     re.compile(r"(?<!\\)\\\[(?:[^\\]|\\[^\[\]])*\\\]"),
     re.compile(r"(?<!\\)\\\((?:[^\\\n]|\\[^()]|\n(?![ \t\r]*\n))*\\\)"),
-    re.compile(r"\\begin\{([A-Za-z*]{1,20})\}.*?\\end\{\1\}", re.DOTALL),
     re.compile(r"(?<!\\)\$\$.*?(?<!\\)\$\$", re.DOTALL),
     # A dollar opens a formula only directly before what it holds, and closes it directly after: "$5 and $6" is money.
     re.compile(r"(?<![\\$])\$(?![\s$])(?:[^$\n]|\n(?![ \t\r]*\n)){0,2000}?(?<![\s\\])\$(?![\d$])"),
     re.compile(r"`[^`\n]+`"),
 )
+_ENVIRONMENT = re.compile(r"\\(begin|end)\{([A-Za-z*]{1,20})\}")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _SIGNS = re.compile(r"[()\[\]{}]|\n[ \t\r]*\n")
 
@@ -81,6 +82,29 @@ def _merge(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((start, stop))
     return merged
+
+
+def _environments(text: str) -> list[tuple[int, int]]:
+    """`\\begin{x}` … the next `\\end{x}`; a beginning inside a span already taken opens none. Linear in the text."""
+    ends: dict[str, list[tuple[int, int]]] = {}
+    begins: list[tuple[int, str]] = []
+    for sign in _ENVIRONMENT.finditer(text):
+        if sign[1] == "begin":
+            begins.append((sign.start(), sign[2]))
+        else:
+            ends.setdefault(sign[2], []).append(sign.span())
+    spans: list[tuple[int, int]] = []
+    passed = dict.fromkeys(ends, 0)
+    taken = 0
+    for start, name in begins:
+        if start < taken or name not in ends:
+            continue
+        while passed[name] < len(ends[name]) and ends[name][passed[name]][0] < start:
+            passed[name] += 1
+        if passed[name] < len(ends[name]):
+            taken = ends[name][passed[name]][1]
+            spans.append((start, taken))
+    return spans
 
 
 def _brackets(text: str) -> list[tuple[int, int]]:
@@ -108,7 +132,7 @@ def protected_spans(text: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for pattern in _SPANS:
         spans.extend(match.span() for match in pattern.finditer(text))
-    return _merge(spans + _brackets(text))
+    return _merge(spans + _environments(text) + _brackets(text))
 
 
 class _Guard:
@@ -140,12 +164,16 @@ def _number(text: str) -> int:
     return _CHINESE.get(text, 0)
 
 
+def _marked_number(match: re.Match[str]) -> int:
+    return _number(match["n"] or match["c"] or match["d"])
+
+
 def _step_markers(text: str, guard: _Guard) -> list[int]:
     """Beginnings of "Step k:" whose number repeats or follows: a restart at 1, or at most one number left out."""
     starts: list[int] = []
     last = 0
     for match in _STEP.finditer(text):
-        number = _number(match["n"] or match["c"] or match["d"])
+        number = _marked_number(match)
         if guard.inside(match.start()) or not (number == 1 or last <= number <= last + 2):
             continue
         starts.append(match.start())
@@ -245,6 +273,22 @@ def clean_steps(text: str) -> tuple[str, ...]:
 _OPTIONS = re.compile(r"^[ \t]*Options?[ \t]*[:：][^\n]*(?:\n(?![ \t\r]*\n)[^\n]*)*", re.MULTILINE)
 
 
+_ASKS = re.compile(r"[?？][ \t\r*_\"')]{0,8}$", re.MULTILINE)
+
+
+def _chain_start(text: str, starts: Sequence[int]) -> int:
+    """The "Step 1" that begins the chain: the first, but for one that a question or its options still follow.
+
+    "Step 1: wash. Step 2: dry. What is step 3?" is a question; its chain begins at the "Step 1" behind it.
+    """
+    firsts = [start for start in starts if (found := _STEP.match(text, start)) and _marked_number(found) == 1]
+    begin = starts[0]
+    for earlier, later in pairwise(firsts):
+        if _ASKS.search(text, earlier, later) or _OPTIONS.search(text, earlier, later):
+            begin = later
+    return begin
+
+
 def split_question(text: str) -> tuple[str, str]:
     """(question, chain) of a text that holds both; the chain is empty where no "Step k" begins one.
 
@@ -255,7 +299,7 @@ def split_question(text: str) -> tuple[str, str]:
     starts = _step_markers(text, guard)
     if not starts:
         return text, ""
-    end = starts[0]
+    end = _chain_start(text, starts)
     options = list(_OPTIONS.finditer(text, 0, end))
     if options:
         end = min(options[-1].end(), end)

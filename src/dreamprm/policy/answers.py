@@ -113,7 +113,7 @@ _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\,|,\\!)(?=\d{3}(?!\d))|(?<=\d)[ ](?=
 
 @lru_cache(maxsize=65_536)
 def _plain(text: str) -> str:
-    text = _THOUSANDS.sub(",", text[: _LONGEST + 1]).translate(_SIGNS)
+    text = _THOUSANDS.sub(",", text).translate(_SIGNS)
     for sign, words in _VULGAR.items():
         text = re.sub(rf"(?<=\d){sign}", f" {words}", text).replace(sign, words)
     text = text.replace("\\%", "%").replace("\\$", "\x00")
@@ -141,13 +141,13 @@ def _options(question: str) -> Options:
 
 @lru_cache(maxsize=262_144)
 def _same(one: str, other: str, options: Options) -> bool:
+    if max(len(one), len(other)) > _LONGEST:
+        return one.strip() == other.strip()
     left, right = _plain(one), _plain(other)
     if not left or not right:
         return False
     if left == right:
         return True
-    if max(len(left), len(right)) > _LONGEST:
-        return False
     letters = _letters(left, options), _letters(right, options)
     if all(letters):
         return letters[0] == letters[1]

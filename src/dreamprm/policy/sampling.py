@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dreamprm.data.readers.images import ImageError, load_image
-from dreamprm.data.record import Image, RecordError
+from dreamprm.data.record import IMAGE_PLACE, Image, RecordError
 from dreamprm.setting import Settings, setting
 
 __all__ = ["Policy", "PolicyConfig", "Prefix"]
@@ -92,11 +92,10 @@ class Policy:
         return found
 
     def _render(self, prefix: Prefix) -> str:
-        text = {"type": "text", "text": prefix.question}
         messages: list[dict[str, Any]] = []
         if self.system is not None:
             messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
-        messages.append({"role": "user", "content": [*({"type": "image"} for _ in prefix.images), text]})
+        messages.append({"role": "user", "content": _content(prefix.question, len(prefix.images))})
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return prompt + prefix.response
 
@@ -128,6 +127,16 @@ class Policy:
         finally:
             self.model.train(was_training)
         return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _content(question: str, num_images: int) -> list[dict[str, str]]:
+    """The question with its images before it, or each at its place in it, as the PRM reads it too."""
+    image = {"type": "image"}
+    if not num_images or question.count(IMAGE_PLACE) != num_images:
+        return [*([image] * num_images), {"type": "text", "text": question}]
+    first, *others = ({"type": "text", "text": piece} for piece in question.split(IMAGE_PLACE))
+    pieces = [first, *(piece for text in others for piece in (image, text))]
+    return [piece for piece in pieces if piece.get("text") != ""]
 
 
 def _open(image: Image, question: str) -> Any:

@@ -151,7 +151,8 @@ class Collator:
     def render(self, record: Record) -> Rendered:
         """The exact prompt of a record; `.marked()` brackets the places where its steps are judged."""
         try:
-            return render(self.prompt, self.processor, record.question, record.steps, len(record.images))
+            breaks = record.extra.get("breaks", ())
+            return render(self.prompt, self.processor, record.question, record.steps, len(record.images), breaks=breaks)
         except RecordError as error:
             raise RecordError(error.reason, source=f"record {record.key!r}", field=error.field) from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamprm.choices import Layout
-from dreamprm.data.record import RecordError
+from dreamprm.data.record import IMAGE_PLACE, RecordError
 
 __all__ = ["Prompt", "Rendered", "render", "tokenizer_of"]
 
@@ -63,8 +63,8 @@ class Prompt:
 
     @property
     def mark(self) -> str:
-        """The text that stands at every judged place."""
-        return self.placeholder if self.layout is Layout.turns else self.separator
+        """The text that stands at every judged place: the separator without the blanks it ends with, if it has more."""
+        return self.placeholder if self.layout is Layout.turns else self.separator.rstrip() or self.separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +99,50 @@ def _sentinels(texts: Sequence[str], count: int) -> list[str]:
     raise RecordError("the text holds every private-use character of Unicode; is it text?", field="steps")
 
 
-def _content(text: str, num_images: int, multimodal: bool) -> Any:
+def _content(text: str, num_images: int, multimodal: bool, place: str) -> Any:
+    """A turn's content: its images before its text, or each at its place in it."""
     if not multimodal:
         return text
-    return [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": text}]
+    if place not in text:
+        return [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": text}]
+    pieces: list[dict[str, str]] = []
+    for index, piece in enumerate(text.split(place)):
+        pieces += [{"type": "image"}] if index else []
+        pieces += [{"type": "text", "text": piece}] if piece else []
+    return pieces
+
+
+def _chain(prompt: Prompt, steps: Sequence[str], marks: Sequence[str], breaks: Sequence[str]) -> str:
+    """Steps and marks in one text, parted as in their file, else by the blank end of the separator."""
+    gap = prompt.separator[len(prompt.mark) :]
+    if len(breaks) != len(steps) - 1:
+        breaks = ["" if step[:1].isspace() else gap for step in steps[1:]]
+    return "".join(step + mark + blank for step, mark, blank in zip(steps, marks, (*breaks, gap)))
 
 
 def _messages(
-    prompt: Prompt, question: str, steps: Sequence[str], num_images: int, marks: Sequence[str], multimodal: bool
+    prompt: Prompt,
+    question: str,
+    steps: Sequence[str],
+    num_images: int,
+    marks: Sequence[str],
+    multimodal: bool,
+    breaks: Sequence[str],
 ) -> list[dict[str, Any]]:
+    # No text holds the last mark, so the place of an image can be told from what a step says of images.
+    *marks, place = marks
+    if num_images and multimodal and question.count(IMAGE_PLACE) == num_images:
+        question = question.replace(IMAGE_PLACE, place)
+
     def turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
-        return {"role": role, "content": _content(text, images, multimodal)}
+        return {"role": role, "content": _content(text, images, multimodal, place)}
 
     messages = [] if prompt.system is None else [turn("system", prompt.system)]
     if prompt.layout is Layout.chat_separator:
-        chain = "".join(step + mark for step, mark in zip(steps, marks))
         return [
             *messages,
             turn("user", prompt.first_turn.format(question=question), num_images),
-            turn("assistant", chain),
+            turn("assistant", _chain(prompt, steps, marks, breaks)),
         ]
     for index, (step, mark) in enumerate(zip(steps, marks)):
         if index == 0:
@@ -129,12 +154,20 @@ def _messages(
 
 
 def render(
-    prompt: Prompt, processor: Any, question: str, steps: Sequence[str], num_images: int = 0, *, mark: str | None = None
+    prompt: Prompt,
+    processor: Any,
+    question: str,
+    steps: Sequence[str],
+    num_images: int = 0,
+    *,
+    mark: str | None = None,
+    breaks: Sequence[str] = (),
 ) -> Rendered:
     """The exact text that the model reads, before image tokens are expanded, with the span of every step's mark.
 
     The processor's own chat template is rendered once with unique private-use strings at the marks, which are then
     replaced. mark: another text than the prompt's own at the marks (to look up a label's token in its context).
+    breaks: what stands before each step but the first in the file that it is from, for the separator layouts.
     Raises RecordError for a chain without steps, for text that holds one of the tokenizer's special tokens (it would
     become control text), and ValueError where the layout needs a chat template that the tokenizer does not have.
     """
@@ -142,12 +175,16 @@ def render(
         raise RecordError("the chain has no steps, so there is nothing to judge", field="steps")
     texts = [question, *steps]
     _refuse_special_tokens(tokenizer_of(processor), texts)
-    sentinels = _sentinels([*texts, prompt.system or "", prompt.first_turn], len(steps))
+    *sentinels, place = _sentinels([*texts, prompt.system or "", prompt.first_turn], len(steps) + 1)
     if prompt.layout is Layout.separator:
         if num_images:
             raise RecordError("layout 'separator' has no place for images; use layout 'turns'", field="images")
         head = prompt.first_turn.format(question=question, step=steps[0] + sentinels[0])
-        raw = (prompt.system or "") + head + "".join(step + s for step, s in zip(steps[1:], sentinels[1:]))
+        raw = (
+            (prompt.system or "")
+            + head
+            + _chain(prompt, steps, sentinels, breaks).removeprefix(steps[0] + sentinels[0])
+        )
     else:
         multimodal = hasattr(processor, "tokenizer")
         if getattr(processor, "chat_template", None) is None and (
@@ -157,7 +194,7 @@ def render(
                 f"layout '{prompt.layout}' needs a chat template and this tokenizer has none; "
                 "set prompt.layout=separator, or save the processor with a chat template"
             )
-        messages = _messages(prompt, question, steps, num_images, sentinels, multimodal)
+        messages = _messages(prompt, question, steps, num_images, (*sentinels, place), multimodal, breaks)
         raw = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
     return _replace(raw, sentinels, prompt.mark if mark is None else mark)
 

@@ -8,7 +8,7 @@ import torch
 
 from dreamprm.data.record import RecordError
 from dreamprm.prm.collate import Collator
-from dreamprm.prm.prompt import Prompt
+from dreamprm.prm.prompt import Prompt, render
 
 
 @pytest.fixture
@@ -152,3 +152,27 @@ def test_separator_layout_judges_at_the_separator(tiny_tokenizer, make_record):
     first, second = batch.step_positions[0].tolist()
     assert tiny_tokenizer.decode(ids[: first + 1]).endswith("a ;; b ;;")
     assert tiny_tokenizer.decode(ids[: second + 1]).endswith("c ;;")
+
+
+def test_an_image_between_words_keeps_its_place_and_the_spaces_around_it(collate, make_record, make_image):
+    question = "Compare <image> with <image> now."
+    both = (make_image(), make_image())
+    text = collate.render(make_record(question=question, images=both)).text
+    before, middle, after = (text.index(words) for words in ("Compare ", " with ", " now."))
+    first = text.index("<IMG_CONTEXT>")
+    assert before < first < middle < text.index("<IMG_CONTEXT>", first + 1) < after
+    assert "<image>" not in text
+    assert len(collate([make_record(question=question, images=both)])) == 1
+    # Of another number of images than places, the text is left as it is, with the images before it.
+    one = collate.render(make_record(question=question, images=both[:1])).text
+    assert question in one
+    assert one.index("<IMG_CONTEXT>") < one.index("Compare")
+
+
+def test_the_marks_blank_end_parts_the_steps_and_a_files_own_breaks_come_first(tiny_processor):
+    tokenizer = tiny_processor.tokenizer
+    for separator, breaks in ((" ки\n", ()), (" ки", ("\n",)), (" ки\n", ("\n",))):
+        prompt = Prompt(layout="separator", separator=separator, question="{question} {step}")
+        rendered = render(prompt, tokenizer, "How many?", ["one", "two"], breaks=breaks)
+        assert rendered.text.startswith("How many? one ки\ntwo ки")
+        assert [rendered.text[start:stop] for start, stop in rendered.spans] == [" ки", " ки"]

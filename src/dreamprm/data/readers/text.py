@@ -22,9 +22,10 @@ __all__ = [
     "with_options",
 ]
 
-_IMAGE_TOKEN = re.compile(r"[ \t]*<image>[ \t]*\n?|\n?[ \t]*<image ?\d+>[ \t]*$")
-_LETTERED = re.compile(r"(?:^|[;\n])\s*\(?([A-Z])[.):]\s*")
-_NO_QUESTION = re.compile(r"<image ?\d*>|^\s*#*\s*question:")
+_LEADING = re.compile(r"(?:\s{0,16}<image>){1,64}[ \t]{0,16}\n?")
+_NUMBERED = re.compile(r"\n?[ \t]{0,16}<image ?\d{1,3}>[ \t]{0,16}$")
+_LETTERED = re.compile(r"(?:^|[;\n])\s{0,16}\(?([A-Z])[.):]\s{0,16}")
+_NO_QUESTION = re.compile(r"<image ?\d{0,9}>|^#{0,9}[ \t]{0,16}question:")
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -69,17 +70,24 @@ def with_options(question: str, options: Sequence[str]) -> str:
 
 
 def clean_question(question: str) -> str:
-    """The question without placeholders that only say where an image goes (`<image>`, a closing `<image1>`).
+    """The question without placeholders that only say that images come first (`<image>` before all text, `<image1>` at
+    the end), and without the spaces around it.
 
-    A record carries its images beside the text, and some processors count `<image>` in the text as an image.
-    `<image 1>` inside a sentence stays: the sentence speaks of it.
+    Where `<image>` stands between words, every one stays, and its image is shown to the model at its place.
     """
-    return _IMAGE_TOKEN.sub("", question).strip() if "<image" in question else question.strip()
+    text = question.strip()
+    if "<image" not in text:
+        return text
+    leading = _LEADING.match(text)
+    if leading is not None and "<image>" not in text[leading.end() :]:
+        text = text[leading.end() :]
+    numbered = _NUMBERED.search(text, max(0, len(text) - 64))
+    return (text[: numbered.start()] if numbered else text).strip()
 
 
 def fingerprint(question: str) -> str:
     """A name of the question's words alone (no case, spacing, markup, placeholders), so that files can be compared."""
-    words = _NO_WORD.sub(" ", _NO_QUESTION.sub(" ", question.lower())).strip()
+    words = _NO_WORD.sub(" ", _NO_QUESTION.sub(" ", question.lower().lstrip())).strip()
     return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

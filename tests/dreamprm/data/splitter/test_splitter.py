@@ -101,3 +101,8 @@ def test_question_and_chain() -> None:
     assert asked == question
     assert asked + chain == text
     assert clean_steps(chain) == ("Let us see:\n\nStep 1: a", "Step 2: b")
+
+
+def test_a_question_that_holds_steps_stays_whole() -> None:
+    asked = "Step 1: wash.\nStep 2: dry.\nWhat comes third?"
+    assert split_question(f"{asked}\n\nStep 1: The list ends.\nStep 2: So nothing.")[0].strip() == asked

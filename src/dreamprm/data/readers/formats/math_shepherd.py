@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from dreamprm.data.answer_text import extract_answer
@@ -13,8 +14,8 @@ from dreamprm.data.record import Record
 
 __all__ = ["FORMAT"]
 
-_FIRST = re.compile(r"\bStep 1\s*:")
-_VERDICT = re.compile(r"\s*([+-])\s*(?:\n|$)")
+_FIRST = re.compile(r"(?:^|(?<=\s))Step 1\s{0,8}:")
+_VERDICT = re.compile(r"\s{0,64}([+-])[ \t\r]{0,64}(?:\n|$)")
 
 
 def _parse(row: Row, context: Context) -> Iterator[Record]:
@@ -40,7 +41,8 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         position = verdict.end()
     if marked[position:].strip():
         row.fail(f"text after the last verdict: {marked[position:].strip()[:60]!r}", "label")
-    begin = _FIRST.search(parts[0])
+    # The last one: a question may speak of its own "Step 1:".
+    begin = next(iter(deque(_FIRST.finditer(parts[0]), maxlen=1)), None)
     if begin is None:
         row.fail("no 'Step 1:' tells the question from the first step", "input")
     question, first = parts[0][: begin.start()], parts[0][begin.start() :]
@@ -52,6 +54,8 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         domain=row.text("task", None),
         group=group_of(question),
         answer=extract_answer(parts[-1]),
+        # With these, and the mark as the prompt's separator, the model reads the text of the file.
+        extra={"breaks": [part[: len(part) - len(part.lstrip())] for part in parts[1:]]},
     )
 
 

@@ -7,8 +7,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from . import _layout as layout
-from . import _nested as nested
 from ._types import Tensors
 from .methods.method import Method
 from .problem import Bilevel, check_batches, check_tensors
@@ -34,10 +32,8 @@ def hypergradient(
 
     Args:
         problem: the two losses, or a root and an outer loss.
-        params: inner parameters θ to start from: named tensors, or nested dictionaries, lists and tuples of them, as
-            the losses, the settings' functions and the result have them; None where `problem.start` gives them. Never
-            changed.
-        hyper: hyperparameters φ, shaped and nested as the gradient will be. Never changed.
+        params: inner parameters θ to start from; None where `problem.start` gives them. Never changed.
+        hyper: hyperparameters φ, shaped as the gradient will be. Never changed.
         inner_batches: a sequence; K batches for K inner steps. Implicit methods average over it.
         outer_batch: what the outer loss is evaluated on.
         method: a method, its fields the settings.
@@ -52,36 +48,14 @@ def hypergradient(
     Raises:
         ValueError: an argument that cannot be right, or a combination that the method does not support.
     """
-    if isinstance(method, type) or not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(
-            f"method={method!r} is no method; give an instance such as bilevel.OneStep(bilevel.SGD(lr=0.1))"
-        )
-    start = problem.start(hyper) if isinstance(problem, Bilevel) and problem.start and params is None else params
-    if not (layout.is_nested(start) or layout.is_nested(hyper)):
-        return _flat(problem, params, hyper, inner_batches, outer_batch, method, state, create_graph)
-    of_params, of_hyper = layout.like(start), layout.like(hyper)
-    flat, given = layout.flatten(hyper), None if params is None else layout.flatten(params)
-    _refuse_decayed_offset(layout.flatten(start), flat, method)
-    over = nested.flat_problem(problem, of_params, of_hyper)
-    viewing = nested.flat_method(method, of_hyper)
-    result = _flat(over, given, flat, inner_batches, outer_batch, viewing, state, create_graph)
-    return nested.nested_result(result, of_params, of_hyper)
-
-
-def _flat(
-    problem: Bilevel | Root,
-    params: Any,
-    hyper: Tensors,
-    inner_batches: Sequence[Any],
-    outer_batch: Any,
-    method: Any,
-    state: Any,
-    create_graph: bool,
-) -> Result:
     check_tensors("hyper", hyper)
     at = _starting_params(problem, params, hyper, method, state)
     check_tensors("params", at)
     check_batches(inner_batches)
+    if isinstance(method, type) or not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(
+            f"method={method!r} is no method; give an instance such as bilevel.OneStep(bilevel.SGD(lr=0.1))"
+        )
     _refuse_decayed_offset(at, hyper, method)
     keep = create_graph or _transformed(at) or _transformed(hyper)
     # torch.func.grad works under no_grad; what no_grad drops is the graph of the whole computation, which

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 
 from . import _tree as tree
-from ._layout import flatten
 from ._types import Tensors
 from .status import Status
 
@@ -36,5 +35,5 @@ class Result:
         Reading it looks at the numbers, which waits for the device; not reading it does not, so that `hypergradient`
         itself can stand under vmap and jacrev.
         """
-        finite = tree.all_finite({"outer_loss": self.outer_loss, **flatten({"grad": self.grad})})
+        finite = tree.all_finite({"outer_loss": self.outer_loss, **self.grad})
         return self.outcome if bool(finite) else Status.NOT_FINITE

@@ -59,6 +59,12 @@ class Command:
                 raise
             leave(fault)
 
+    def find(self, words: Sequence[str]) -> list[str]:
+        """Lines of help on the settings that speak of these words."""
+        from dreamprm.commands.help import found_lines
+
+        return found_lines(self, words)
+
     def _settings(self, words: list[str]) -> list[Any]:
         """The settings of every run; all of them are made before the first starts."""
         if self.resolve is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import dataclass
 
 from dreamprm.commands.command import command
@@ -20,8 +21,10 @@ class ListExperiments(Settings):
 def _list(settings: ListExperiments) -> None:
     found = experiments()
     width = max(map(len, found)) + 2
-    sys.stdout.write("".join(f"{name:<{width}}{text}\n" for name, text in found.items()))
-    sys.stdout.write("\nRun one: dreamprm train experiment=NAME\n")
+    for name, text in found.items():
+        rows = textwrap.wrap(text, 118 - width) or [""]
+        sys.stdout.write("".join(f"{left:<{width}}{row}\n" for left, row in zip([name, *[""] * len(rows)], rows)))
+    sys.stdout.write("\nRun one by train experiment=NAME\n")
 
 
 main = command("experiments", ListExperiments, _list)

@@ -81,6 +81,8 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_scores(path: str) -> tuple[list[Record], list[list[float]]]:
     """The records of a scores file and their step scores. Raises UserError where a row has none."""
+    if not Path(path).is_file():
+        raise UserError(f"scores={path}: there is no such file; give one that dreamprm score wrote")
     records = read_records(StageData(path=path, format="records"))
     scores: list[list[float]] = []
     for row, record in enumerate(records):

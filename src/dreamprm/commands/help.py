@@ -19,7 +19,7 @@ from dreamprm.setting import rule_of
 if TYPE_CHECKING:
     from dreamprm.commands.command import Command
 
-__all__ = ["help_lines", "show_help"]
+__all__ = ["found_lines", "show_help"]
 
 _WIDTH = 118
 _MEANING = 44
@@ -27,29 +27,35 @@ _MEANING = 44
 
 def show_help(command: Command, program: str, words: Sequence[str] = ()) -> None:
     """Print the help of a command; words: only settings whose name, meaning or values hold one of them."""
-    lines = help_lines(command, program, [word.lower() for word in words])
+    if words:
+        nothing = [f"no setting of {program} speaks of {' or '.join(words)}; --help shows all of them"]
+        lines = found_lines(command, words) or nothing
+    else:
+        lines = _whole(command, program)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def help_lines(command: Command, program: str, words: Sequence[str]) -> list[str]:
-    composed = command.resolve is not None
-    found = [
-        (place, line)
-        for place, line, searched in _settings_lines(command)
-        if not words or any(word in searched for word in words)
+def found_lines(command: Command, words: Sequence[str] = ()) -> list[str]:
+    """A line, or several, for each setting that speaks of one of the words; all where there is no word."""
+    wanted = [word.lower() for word in words]
+    return [
+        line.lstrip("\n") if words else line
+        for line, searched in _settings_lines(command)
+        if not words or any(word in searched for word in wanted)
     ]
-    if words:
-        if not found:
-            return [f"no setting of {program} speaks of {' or '.join(words)}; --help shows all of them"]
-        return [line for _, line in found]
+
+
+def _whole(command: Command, program: str) -> list[str]:
+    composed = command.resolve is not None
     about = inspect.getdoc(command.settings) or ""
     usage = f"usage: {program} {'[experiment=NAME] [GROUP=FILE …] ' if composed else ''}[name=value …]"
     lines = [usage, "", *textwrap.wrap(about.splitlines()[0], _WIDTH), ""]
     if composed:
         lines += _composed_lines(program)
-    lines.append("Settings, each with its default, what it means and what is allowed:")
-    lines += [line for _, line in found]
-    lines += ["", f"{program} --help WORD shows those that speak of WORD."]
+    settings = found_lines(command)
+    if settings:
+        lines += ["Settings, each with its default, what it means and what is allowed:", *settings, ""]
+        lines.append(f"{program} --help WORD shows those that speak of WORD.")
     return lines
 
 
@@ -71,38 +77,38 @@ def _composed_lines(program: str) -> list[str]:
     return lines
 
 
-def _settings_lines(command: Command) -> Iterator[tuple[str, str, str]]:
-    """(place, line, text to search in) of every setting, those of every kind of a group too."""
+def _settings_lines(command: Command) -> Iterator[tuple[str, str]]:
+    """(line, text to search in) of every setting, those of every kind of a group too."""
     yield from _walk(command.settings(), "", composed=command.resolve is not None)
 
 
-def _walk(settings: Any, place: str, *, composed: bool) -> Iterator[tuple[str, str, str]]:
+def _walk(settings: Any, place: str, *, composed: bool) -> Iterator[tuple[str, str]]:
     hints = typing.get_type_hints(type(settings))
     for item in dataclasses.fields(settings):
         name = f"{place}.{item.name}" if place else item.name
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
             heading = (inspect.getdoc(type(value)) or "").splitlines()[0]
-            yield name, f"\n{name}: {heading}", f"{name} {heading}".lower()
+            yield f"\n{name}: {heading}", f"{name} {heading}".lower()
             yield from _walk(value, name, composed=composed)
             for kind, other in (kinds_at(name) if composed else {}).items():
                 if type(value) is not other:
                     yield from _of_kind(name, kind, other, type(value))
             continue
-        yield name, _line(name, value, item, hints[item.name]), _searched(name, item, hints[item.name])
+        yield _line(name, value, item, hints[item.name]), _searched(name, item, hints[item.name])
 
 
-def _of_kind(place: str, kind: str, settings: type[Any], shown: type[Any]) -> Iterator[tuple[str, str, str]]:
+def _of_kind(place: str, kind: str, settings: type[Any], shown: type[Any]) -> Iterator[tuple[str, str]]:
     """What another kind of a group has beside the kind that is shown."""
     heading = (inspect.getdoc(settings) or "").splitlines()[0]
-    yield place, f"  {place}.kind={kind}: {heading}", f"{place} {kind} {heading}".lower()
+    yield f"  {place}.kind={kind}: {heading}", f"{place} {kind} {heading}".lower()
     hints = typing.get_type_hints(settings)
     for item in dataclasses.fields(settings):
         if item.name == "kind" or (item.name in {other.name for other in dataclasses.fields(shown)}):
             continue
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
         name = f"{place}.{item.name}"
-        yield name, _line(name, default, item, hints[item.name]), _searched(f"{name} {kind}", item, hints[item.name])
+        yield _line(name, default, item, hints[item.name]), _searched(f"{name} {kind}", item, hints[item.name])
 
 
 def _line(name: str, value: Any, item: dataclasses.Field[Any], hint: Any) -> str:

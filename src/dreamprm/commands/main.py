@@ -57,9 +57,9 @@ def _help(program: str, words: Sequence[str]) -> None:
         entry(words[0], ["--help", *words[1:]], f"{program} {words[0]}")
         return
     if words:
-        for name in COMMANDS:
-            sys.stdout.write(f"{program} {name}:\n")
-            entry(name, ["--help", *words], f"{program} {name}")
+        found = {name: importlib.import_module(module).main.find(words) for name, (module, _) in COMMANDS.items()}
+        lines = [line for name, some in found.items() if some for line in (f"{program} {name}", *some, "")]
+        sys.stdout.write("\n".join(lines or [f"no setting speaks of {' or '.join(words)}"]) + "\n")
         return
     lines = [f"usage: {program} COMMAND [name=value …]", ""]
     lines += [f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()]

@@ -19,7 +19,6 @@ from dreamprm.data.file_data import DataSettings
 from dreamprm.errors import ConfigError
 from dreamprm.loss import INNER_LOSSES, OUTER_LOSSES
 from dreamprm.sources import SOURCES, Source
-from dreamprm.sources.source_settings import DATA_KINDS, META_KINDS
 from dreamprm.weigher import WEIGHERS, Weigher, WeigherSettings
 
 __all__ = ["PLACES_OF_OWN", "admit", "allow_modules", "is_own"]
@@ -73,14 +72,14 @@ def _weigher(place: str, word: str, found: Any) -> None:
 
 def _source(place: str, word: str, found: Any) -> None:
     _check_class(place, word, found, Source)
-    SOURCES[word] = found
-    DATA_KINDS[word] = META_KINDS[word] = _settings(place, word, found, DataSettings, ("settings", "place"))
+    SOURCES[word] = (_settings(place, word, found, DataSettings, ("settings", "place")), found)
 
 
 def _loss(place: str, word: str, found: Any) -> None:
     if not callable(found) or inspect.isclass(found):
         raise ConfigError(f"{place}={word}: is no function of a loss")
-    (INNER_LOSSES if place == "inner.loss" else OUTER_LOSSES)[word] = found
+    table: dict[str, Any] = INNER_LOSSES if place == "inner.loss" else OUTER_LOSSES  # type: ignore[assignment]
+    table[word] = found
 
 
 PLACES_OF_OWN: dict[str, Callable[[str, str, Any], None]] = {

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,17 +17,19 @@ from dreamprm.config.own import PLACES_OF_OWN, admit, is_own
 from dreamprm.config.schedule import SCHEDULES, Schedule
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError
-from dreamprm.sources.source_settings import DATA_KINDS, META_KINDS
+from dreamprm.sources import SOURCES, HeldOut, Source
 from dreamprm.weigher import WEIGHERS
 
 __all__ = ["differences", "kinds_at", "resolve_train", "to_plain", "to_settings"]
+
+T = TypeVar("T")
 
 _SHARED = (OptimizerSettings, Schedule)
 
 # Place in the configuration -> the table of its kinds, whose entries are settings, or settings with their class.
 _TABLES: dict[str, Mapping[str, Any]] = {
-    "data": DATA_KINDS,
-    "meta": META_KINDS,
+    "data": SOURCES,
+    "meta": SOURCES,
     "weigher": WEIGHERS,
     "cold.optimizer": OPTIMIZERS,
     "inner.optimizer": OPTIMIZERS,
@@ -40,6 +42,11 @@ _TABLES: dict[str, Mapping[str, Any]] = {
 
 def kinds_at(place: str) -> dict[str, type[Any]]:
     """Kind -> settings, for a place where there are several kinds; none elsewhere."""
+    if place == "data":
+        return {kind: settings for kind, (settings, made) in SOURCES.items() if made.train is not Source.train}
+    if place == "meta":
+        judged = {kind: settings for kind, (settings, made) in SOURCES.items() if made.meta is not Source.meta}
+        return judged | {HeldOut.kind: HeldOut}
     found = {kind: entry[0] if isinstance(entry, tuple) else entry for kind, entry in _TABLES.get(place, {}).items()}
     if place in ("cold.optimizer", "inner.optimizer"):
         del found["row_adam"]  # it moves rows, which a weigher's table has

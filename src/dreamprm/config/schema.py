@@ -7,9 +7,8 @@ optimizers, schedules, sources, trackers); a group that comes in several kinds i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
-from bilevel.lookahead.lookahead import Product
+from bilevel.lookahead.product_table import PRODUCTS
 from dreamprm.choices import Device, HeadKind, Judge, Layout, Precision, Quantize, Side, Vision
 from dreamprm.config.optimizers import SGD, Adam, AdamW, OptimizerSettings, RowAdamSettings
 from dreamprm.config.schedule import Cosine, Schedule
@@ -18,7 +17,7 @@ from dreamprm.evaluate.figures import FigureSettings
 from dreamprm.loss import INNER_LOSSES, OUTER_LOSSES
 from dreamprm.prm.aggregation import AGGREGATIONS
 from dreamprm.setting import Settings, setting
-from dreamprm.sources.source_settings import WorldData, WorldMeta
+from dreamprm.sources.world_source import WorldData, WorldMeta
 from dreamprm.tracker import TrackerSettings
 from dreamprm.weigher.instance_net import InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTableSettings
@@ -148,7 +147,7 @@ class HypergradientConfig(Settings):
     """How the derivative of the outer loss by the weights is computed; see `bilevel.Lookahead`."""
 
     product: str = setting(
-        "ghost", "ghost, jvp, unroll: exact; fd: a finite difference; darts: as published", words=get_args(Product)
+        "ghost", "ghost, jvp, unroll: exact; fd: a finite difference; darts: as published", words=PRODUCTS
     )
     adam: str = setting("exact", "frozen: with Adam's moments held fixed", words=("exact", "frozen"))
     unroll: int = setting(1, "inner updates that an outer one looks back over; above 1 the functional engine", least=1)

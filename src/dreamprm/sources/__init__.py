@@ -7,4 +7,5 @@ from dreamprm.sources.run_data import known_good as known_good
 from dreamprm.sources.run_data import load_data as load_data
 from dreamprm.sources.run_data import model_folder as model_folder
 from dreamprm.sources.source import DenseLoss as DenseLoss
+from dreamprm.sources.source import HeldOut as HeldOut
 from dreamprm.sources.source import Source as Source

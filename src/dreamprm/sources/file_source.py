@@ -9,24 +9,49 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dreamprm.choices import OnMissingImage
+from dreamprm.data.file_data import FileData
 from dreamprm.data.readers.stream import RecordStream
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
+from dreamprm.setting import setting
 from dreamprm.sources.present_images import places_with_images, require_images
 from dreamprm.sources.source import Source
 
-__all__ = ["FileSource"]
+__all__ = ["FileSource", "SplitFileData"]
 
 _IN_MEMORY = 20_000
 
 
+@dataclass
+class SplitFileData(FileData):
+    """Own files; whole questions of them can be held out as meta set (`meta=held_out`) and as test set."""
+
+    seed: int = setting(0, "which questions are held out", least=0)
+    meta_share: float = setting(0.0, "share of the questions that are held out as meta set", least=0, below=1)
+    test_share: float = setting(0.0, "share of the questions that are held out as test set", least=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.meta_share + self.test_share >= 1:
+            raise ValueError(
+                "meta_share and test_share must leave something to train on, are "
+                f"{self.meta_share} and {self.test_share}"
+            )
+
+
 class FileSource(Source):
     """Training chains, a meta set or a test set from files; as `data` it can hold questions out for the other two."""
+
+    def __init__(self, settings: Any, place: str) -> None:
+        super().__init__(settings, place)
+        if place != "data" and self._shares[0] != 1.0:
+            raise UserError(f"{place}.meta_share and {place}.test_share: only data holds questions out")
 
     def lacking(self) -> str:
         return self.settings.needs if not self.settings.path else ""
@@ -51,7 +76,7 @@ class FileSource(Source):
 
     @property
     def _shares(self) -> tuple[float, float, float]:
-        # A meta or test set of its own holds nothing out.
+        # The settings of `test` know no shares.
         meta, test = (float(getattr(self.settings, name, 0.0)) for name in ("meta_share", "test_share"))
         return 1.0 - meta - test, meta, test
 

@@ -5,19 +5,55 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dreamprm.data.file_data import DataSettings
 from dreamprm.data.pool import Split, from_outcome, split_pool, thin_out
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
 from dreamprm.sources.source import Source
 
-__all__ = ["DATA_VARIABLE", "PoolSource", "pool_folder"]
+__all__ = ["DATA_VARIABLE", "PoolCollection", "PoolData", "PoolSource", "pool_folder"]
 
 DATA_VARIABLE = "DREAMPRM_DATA"
+
+
+@dataclass
+class PoolCollection(Settings):
+    """A file or folder of a pool."""
+
+    path: str = setting("", "below the pool's folder")
+    format: str | None = setting(None, "name of the format; null: recognised")
+    outcome: bool = setting(False, "a chain's outcome becomes the label of its steps, where there are no step labels")
+    domain: str | None = setting(None, "the name for all of its chains")
+    max_per_domain: int | None = setting(None, "only about that many chains of each domain", least=1)
+
+
+@dataclass
+class PoolData(DataSettings):
+    """Several files split by question into training, meta and test sets (`meta=held_out`).
+
+    Rows that cannot be read are passed over, with their number said.
+    """
+
+    kind: str = "pool"
+    folder: str | None = setting(None, "where the collections lie; null takes the environment's DREAMPRM_DATA")
+    sources: list[PoolCollection] = setting([], "collections, as [{path: FILE}, …]")
+    seed: int = setting(0, "which questions are held out", least=0)
+    meta_share: float = setting(0.2, "share of the questions that are the meta set", above=0, below=1)
+    test_share: float = setting(0.3, "share of the questions that are the test set", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.meta_share + self.test_share >= 1:
+            raise ValueError(
+                "meta_share and test_share must leave something to train on, are "
+                f"{self.meta_share} and {self.test_share}"
+            )
 
 
 class PoolSource(Source):

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from dreamprm.data.file_data import DataSettings
 from dreamprm.data.readers.stream import RecordStream
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
-from dreamprm.sources.file_source import FileSource
-from dreamprm.sources.pool_source import PoolSource
-from dreamprm.sources.source import DenseLoss, NoSource, Source
-from dreamprm.sources.world_source import MODEL, WorldMetaSource, WorldSource
+from dreamprm.sources.file_source import FileSource, SplitFileData
+from dreamprm.sources.pool_source import PoolData, PoolSource
+from dreamprm.sources.source import DenseLoss, HeldOut, NoSource, Source
+from dreamprm.sources.world_source import MODEL, WorldData, WorldMeta, WorldMetaSource, WorldSource
 
 __all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "model_folder"]
 
-SOURCES: dict[str, type[Source]] = {
-    "files": FileSource,
-    "pool": PoolSource,
-    "world": WorldSource,
-    "world_meta": WorldMetaSource,
+SOURCES: dict[str, tuple[type[DataSettings], type[Source]]] = {
+    "files": (SplitFileData, FileSource),
+    "pool": (PoolData, PoolSource),
+    "world": (WorldData, WorldSource),
+    "world_meta": (WorldMeta, WorldMetaSource),
+    "held_out": (HeldOut, Source),
 }
-"""The word of `data.kind`, `meta.kind` and `test.kind` -> what answers for it."""
+"""The word of `data.kind` and `meta.kind` -> (settings, what answers for it): the line that a new source adds."""
 
 _MODELS: dict[str, type[Source]] = {MODEL: WorldSource}
-
-_HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def _sources(settings: Any) -> dict[str, Source | None]:
 
     Where no weights are learned no meta set is needed: one of another task, or without a path, is left alone.
     """
-    data = SOURCES[settings.data.kind](settings.data, "data")
+    data = _source(settings.data, "data")
     weighs = settings.weigher.kind != "uniform"
     meta = None
-    if settings.meta.kind != _HELD_OUT:
-        meta = SOURCES[settings.meta.kind](settings.meta, "meta")
+    if not isinstance(settings.meta, HeldOut):
+        meta = _source(settings.meta, "meta")
         if not weighs and (meta.world != data.world or meta.lacking()):
             meta = NoSource(settings.meta, "meta")
         elif meta.world != data.world:
@@ -116,6 +116,10 @@ def _sources(settings: Any) -> dict[str, Source | None]:
             )
     test = FileSource(settings.test, "test") if settings.test.path else None
     return {"data": data, "meta": meta, "test": test}
+
+
+def _source(settings: DataSettings, place: str) -> Source:
+    return SOURCES[settings.kind][1](settings, place)
 
 
 def _check_keys(records: Sequence[Record]) -> None:

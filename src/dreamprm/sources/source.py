@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dreamprm.data.file_data import DataSettings
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 
-__all__ = ["DenseLoss", "NoSource", "Source"]
+__all__ = ["DenseLoss", "HeldOut", "NoSource", "Source"]
 
 DenseLoss = Callable[[nn.Module, int, int], Tensor]
 """(PRM, seed, number of examples) -> the loss on that many of the source's dense targets, fixed by the seed."""
@@ -64,6 +66,13 @@ class Source:
     def model_folder() -> Path | None:
         """The folder of a model that comes with the source; `model.path` names it by the source's word."""
         return None
+
+
+@dataclass
+class HeldOut(DataSettings):
+    """The meta set that `data` holds out."""
+
+    kind: str = "held_out"
 
 
 class NoSource(Source):

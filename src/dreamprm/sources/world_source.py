@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dreamprm.choices import Judged, Keep, Trouble
+from dreamprm.data.file_data import DataSettings
 from dreamprm.data.record import Record
+from dreamprm.setting import setting
 from dreamprm.sources.source import DenseLoss, Source
 
-__all__ = ["MODEL", "WorldMetaSource", "WorldSource"]
+__all__ = ["MODEL", "WorldData", "WorldMeta", "WorldMetaSource", "WorldSource"]
 
 MODEL = "world"
 """The word of `model.path` for the shipped tiny InternVL."""
+
+
+@dataclass
+class WorldData(DataSettings):
+    """The embedded world's training chains."""
+
+    kind: str = "world"
+    seed: int = setting(0, "which chains are drawn and which labels are wrong", least=0)
+    trouble: Trouble = setting(Trouble.flips, "what is wrong with the labels: see dreamprm.world.trouble")
+    share: float | None = setting(None, "how much of the trouble, where it has a share; null: its own", least=0, most=1)
+    num_chains: int | None = setting(None, "training chains; null: 3,000, or all that a trouble has", least=1)
+    keep: Keep = setting(Keep.all, "clean: only the right ones, known to the world alone; for comparison")
+    judged: Judged = setting(Judged.test, "validation: other questions, to choose settings on")
 
 
 class WorldSource(Source):
@@ -63,6 +80,15 @@ class WorldSource(Source):
         from dreamprm.world import base_folder
 
         return base_folder()
+
+
+@dataclass
+class WorldMeta(DataSettings):
+    """The embedded world's meta set: questions on the target, several judged chains each."""
+
+    kind: str = "world_meta"
+    seed: int = setting(0, "which chains are drawn", least=0)
+    num_chains: int | None = setting(None, "meta chains; null: all", least=1)
 
 
 class WorldMetaSource(Source):

@@ -70,7 +70,7 @@ def best_of_n_figure(run: RunContent) -> str:
     if not numbers:
         return ""
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         axes = figure.add_subplot()
         for name, label in NAMES.items():
             points = run.results["best_of_n"].get(name)
@@ -90,7 +90,7 @@ def best_of_n_figure(run: RunContent) -> str:
         axes.minorticks_off()
         axes.set_xlabel("candidates per question")
         axes.set_ylabel("accuracy")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
         return _svg(figure)
 
 
@@ -151,7 +151,7 @@ def quality_figure(run: RunContent) -> str:
         low, high = low - 0.5, high + 0.5
     bins = np.linspace(low, high, 41)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
         for mask, colour, label in ((good, BLUE, "labelled right"), (bad, RED, "mislabelled")):
             text = f"{label} (n = {mask.sum()}, mean {weights[mask].mean():.2f})"
@@ -177,7 +177,7 @@ def domain_figure(run: RunContent) -> str:
     means = [float(np.mean(domains[name])) for name in order]
     middle = float(np.mean(run.weights["weight"]))
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 0.34 * len(order) + 1.0), layout="constrained")
+        figure = Figure(figsize=(5.2, 0.34 * len(order) + 1.0), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(axis="y", visible=False)
         span = max(*means, 0.0) - min(*means, 0.0)

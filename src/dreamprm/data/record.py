@@ -76,10 +76,10 @@ class Record:
         for index, label in enumerate(self.labels):
             if label is None:
                 continue
-            if isinstance(label, bool) or not isinstance(label, (int, float)) or not math.isfinite(label):
-                fail(f"label {index} must be a finite number in [0, 1], is {label!r}", "labels")
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or math.isnan(min(label, 2)):
+                fail(f"label {index} must be a finite number in [0, 1], is {label!r:.40}", "labels")
             if not 0.0 <= label <= 1.0:
-                fail(f"label {index} must lie in [0, 1], is {label}", "labels")
+                fail(f"label {index} must lie in [0, 1], is {label!r:.40}", "labels")
         if self.correct is not None and not isinstance(self.correct, bool):
             fail(f"must be true, false or absent, is {self.correct!r}", "correct")
 

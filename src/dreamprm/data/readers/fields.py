@@ -44,6 +44,22 @@ def _depth(value: Any) -> int:
     return depth
 
 
+def _place(text: str) -> str:
+    """Which field holds a number that is none of JSON's, for the error."""
+    try:
+        value = json.loads(text.strip().removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return ""
+    for name, item in value.items() if isinstance(value, dict) else ():
+        layer: list[Any] = [item]
+        while layer:
+            inner = layer.pop()
+            if isinstance(inner, float) and not math.isfinite(inner):
+                return f"; it stands in {str(name)[:60]!r}"
+            layer.extend(inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else ())
+    return ""
+
+
 def decode_row(data: bytes, source: str, number: int) -> dict[str, Any]:
     """A JSON object from the bytes of a row.
 
@@ -68,7 +84,7 @@ def decode_row(data: bytes, source: str, number: int) -> dict[str, Any]:
         reason = f"nested deeper than {MAX_DEPTH} levels"
         raise RecordError(reason, source=source, row=number) from None
     except ValueError as error:
-        raise RecordError(f"not valid JSON ({error})", source=source, row=number) from None
+        raise RecordError(f"not valid JSON ({error}{_place(text)})", source=source, row=number) from None
     if not isinstance(value, dict):
         reason = f"must be an object with named fields, is {type(value).__name__}"
         raise RecordError(reason, source=source, row=number)
@@ -164,7 +180,8 @@ class Row:
     def check_number(self, value: Any, field: str, low: float, high: float) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(f"must be a number in [{low:g}, {high:g}], is {_kind(value)}", field)
-        if not math.isfinite(value) or not low <= value <= high:
+        # Python compares a whole number of any size with a float, but cannot always make a float of it.
+        if not low <= value <= high:
             self.fail(f"must lie in [{low:g}, {high:g}], is {value!r:.40}", field)
         return float(value)
 

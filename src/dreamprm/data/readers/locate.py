@@ -15,6 +15,7 @@ from dreamprm.data.readers.container import Container
 from dreamprm.data.readers.delimited import Delimited
 from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.format import Context, Format
+from dreamprm.data.readers.images import ImageError, safe_path
 from dreamprm.data.readers.json_array import JsonArray, JsonTree
 from dreamprm.data.readers.json_lines import JsonLines
 from dreamprm.data.readers.registry import FORMATS, format_of_row, get_format, settings_of
@@ -119,7 +120,7 @@ def _expand(path: Path, split: str | None) -> list[Path]:
     return found
 
 
-def _meta_parts(path: Path, images: Path | None) -> Iterator[tuple[Path, str, Path, int | None]]:
+def _meta_parts(path: Path, images: Path | None, follow_links: bool) -> Iterator[tuple[Path, str, Path, int | None]]:
     """(annotation, source, image root, rows promised) for every source of VisualPRM's meta.json."""
     for source, entry in json.loads(path.read_text("utf-8")).items():
         annotation, root = entry["annotation"], entry.get("root") or "."
@@ -129,7 +130,14 @@ def _meta_parts(path: Path, images: Path | None) -> Iterator[tuple[Path, str, Pa
             _LOG.warning("%s: repeat_time %s of %s is not applied; weights decide", path, entry["repeat_time"], source)
         length = entry.get("length")
         base = images if images is not None else path.parent
-        yield path.parent / annotation, source, base / root, length if isinstance(length, int) else None
+        try:
+            annotated = safe_path(annotation, path.parent, follow_links=follow_links)
+            folder = base if Path(root) == Path(".") else safe_path(root, base, follow_links=follow_links)
+        except ImageError as error:
+            # A foreign meta.json must not make us read what lies elsewhere on this machine.
+            reason = str(error).replace("image root", "folder").replace("; set data.images to the right root", "")
+            raise DataError(f"{reason}; name the files themselves, or set data.images", source=str(path)) from None
+        yield annotated, source, folder, length if isinstance(length, int) else None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -165,7 +173,7 @@ def parts(
             raise DataError("is not there; data.path must name a file or a folder", source=str(item))
         for file in _expand(item, split):
             if _is_meta_json(file):
-                todo.extend(_meta_parts(file, root))
+                todo.extend(_meta_parts(file, root, follow_links))
             else:
                 todo.append((file, None, root, None))
     names = _names([file for file, *_ in todo])
@@ -198,8 +206,7 @@ def _part(
     if format is not None:
         chosen = get_format(format)
     else:
-        rows = (found.value for found in islice(container.rows(), 20))
-        chosen = format_of_row((row for row in rows if isinstance(row, dict)), str(file))
+        chosen = format_of_row((found.value for found in islice(container.rows(), 20)), str(file))
     # Where formats were recognised file by file, each takes the settings that it has; `parts` refuses those nobody has.
     given = options if format is not None else {k: v for k, v in (options or {}).items() if k in chosen.options}
     tables = chosen.tables(file) if chosen.tables else {}

@@ -27,6 +27,7 @@ from dreamprm.data.readers.formats import (
     visualprm_raw,
     vlmevalkit,
 )
+from dreamprm.data.record import RecordError
 
 __all__ = ["FORMATS", "format_of_row", "get_format", "list_formats", "settings_of"]
 
@@ -72,15 +73,27 @@ def get_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_of_row(rows: Iterable[Mapping[str, Any]], source: str) -> Format:
-    """The format whose fields the first recognisable row has. Raises DataError with what is known and what was seen."""
+def format_of_row(rows: Iterable[Mapping[str, Any] | RecordError], source: str) -> Format:
+    """The format whose fields the first recognisable row has.
+
+    Raises DataError with what is known and what was seen; where no row can be read, with the reason of the first.
+    """
     seen: tuple[str, ...] = ()
+    unread: RecordError | None = None
     for row in rows:
+        if isinstance(row, RecordError):
+            unread = unread or row
+            continue
         seen = seen or tuple(str(name)[:40] for name in list(row)[:20])
         for item in FORMATS.values():
             if item.matches(row):
                 return item
-    fields = ", ".join(seen) or "none: no row could be read"
+    if not seen and unread is None:
+        raise DataError("is empty: it holds no row; format not recognised", source=source)
+    if not seen and unread is not None:
+        reason = f"no row can be read; the first: {unread.reason}"
+        raise DataError(reason, source=source, row=unread.row, field=unread.field)
+    fields = ", ".join(seen)
     raise DataError(
         f"format not recognised (fields: {fields}); set data.format to one of\n{list_formats()}", source=source
     )

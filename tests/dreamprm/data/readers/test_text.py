@@ -30,11 +30,7 @@ def test_placeholders_between_words_stay(given: str, kept: str) -> None:
 
 
 def test_fingerprints_pass_over_placeholders_and_headings() -> None:
-    assert (
-        fingerprint("<image>\n## Question: How many?")
-        == fingerprint("how many")
-        == fingerprint("  question: How many?")
-    )
+    assert len({fingerprint(text) for text in ("## Question: How many?", "how many", " <image 1> How  many")}) == 1
 
 
 def test_math_shepherd_cuts_at_the_chains_own_first_step(tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ from dreamprm.data.record import Record
 __all__ = ["FORMAT"]
 
 
-def _step(row: Row, item: object, field: str, neutral: float | None) -> tuple[str, float | None, bool]:
-    """(text, label, whether the path goes on)."""
+def _step(row: Row, item: object, field: str, neutral: float | None) -> tuple[str, float | None, bool] | None:
+    """(text, label, whether the path goes on); None for a step that holds nothing."""
     step = row.at(item, field)
     chosen, human = step.get("chosen_completion"), step.get("human_completion")
     if chosen is None and human is not None:
         text = human if isinstance(human, str) else step.at(human, "human_completion").text("text")
         return step.check_text(text, "human_completion"), 1.0, True
+    if step.get("completions") is None and chosen is None:
+        return None  # nothing was written for this step: the path ended before it
     completions = step.list("completions")
     index = 0 if chosen is None else step.integer(chosen, "chosen_completion")
     if not 0 <= index < len(completions):
@@ -44,11 +46,16 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
     steps: list[str] = []
     labels: list[float | None] = []
     for index, item in enumerate(label.list("steps")):
-        text, verdict, goes_on = _step(row, item, f"label.steps[{index}]", neutral)
+        found = _step(row, item, f"label.steps[{index}]", neutral)
+        if found is None:
+            break
+        text, verdict, goes_on = found
         steps.append(text)
         labels.append(verdict)
         if not goes_on:
             break
+    if not steps:
+        label.fail("holds no step with a completion", "steps")
     question = asked.text("problem")
     yield context.record(
         row,

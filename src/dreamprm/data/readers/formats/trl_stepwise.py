@@ -1,4 +1,4 @@
-"""TRL's stepwise supervision: a prompt, its completions one step each, and true or false for each."""
+"""TRL's stepwise supervision: a prompt, its completions one step each, and true or false (or 1, 0, null) for each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from dreamprm.data.record import Record
 __all__ = ["FORMAT"]
 
 
+def _label(row: Row, value: object, field: str) -> float | None:
+    if value is not None and value not in (0, 1):
+        row.fail(f"must be true, false, 1, 0 or null, is {value!r:.40}", field)
+    return None if value is None else float(value == 1)
+
+
 def _parse(row: Row, context: Context) -> Iterator[Record]:
     question, steps, labels = clean_question(row.text("prompt")), row.texts("completions"), row.list("labels")
     if len(steps) != len(labels):
@@ -22,7 +28,7 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         row,
         question=question,
         steps=steps,
-        labels=tuple(float(row.check_flag(label, f"labels[{i}]")) for i, label in enumerate(labels)),
+        labels=tuple(_label(row, label, f"labels[{i}]") for i, label in enumerate(labels)),
         images=images,
         domain=row.text("domain", None),
         group=group_of(question, images),

@@ -61,7 +61,13 @@ def test_converted_rows(tmp_path: Path) -> None:
         list(read(_file(tmp_path, {"question": {"problem": "q"}, "label": {"steps": steps[1:]}})))
 
 
-@pytest.mark.parametrize("entry", [{"annotation": "../b.jsonl"}, {"annotation": "b.jsonl", "root": "/etc"}, {"annotation": "b.jsonl", "root": ".."}])  # fmt: skip
+OUTSIDE = [
+    {"annotation": "../b.jsonl"},
+    *({"annotation": "b.jsonl", "root": root} for root in ("/etc", "..", "a/../..")),
+]
+
+
+@pytest.mark.parametrize("entry", OUTSIDE)
 def test_a_foreign_meta_json_reads_nothing_outside(tmp_path: Path, entry: dict[str, str]) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

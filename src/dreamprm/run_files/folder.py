@@ -241,6 +241,11 @@ def _saved(folder: Path) -> dict[str, Any]:
         _refuse_interpolations(values)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as a run's settings: {_first_line(error)}") from error
+    if isinstance(values.get("weigher"), dict) and "target" in values["weigher"]:
+        raise ConfigError(
+            f"{path} is of an earlier version of dreamprm, whose settings and checkpoints this one does not read: "
+            "start a new run, or go on with the version that wrote it"
+        )
     body, found, stated = text.rpartition(_HASH)
     if not found or stated.strip() != _hash(body):
         raise ConfigError(f"{path} is not what the run wrote{_edited(folder, values)}: undo the edit, {_WAY}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from dreamprm.config import ConfigError, TrainConfig, resolve_train
 from dreamprm.config.build import build_weigher
@@ -17,6 +19,7 @@ from dreamprm.config.schedule import StepDecay
 from dreamprm.config.schema import EvaluateConfig, InnerConfig
 from dreamprm.data.file_data import FileData
 from dreamprm.policy import PolicyConfig
+from dreamprm.run_files.folder import resumed_settings
 from dreamprm.weigher.domain_table import DomainTableSettings
 from dreamprm.weigher.instance_table import InstanceTableSettings
 
@@ -93,3 +96,12 @@ def test_a_value_that_cannot_work_is_refused_when_the_settings_are_made(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+def test_a_run_folder_of_the_old_layout_is_refused_in_one_line(tmp_path: Path) -> None:
+    old = {"name": "x", "weigher": {"kind": "uniform", "target": "dreamprm.weigher.Uniform"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    words = [f"resume={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"is of an earlier version .* start a new run") as caught:
+        resumed_settings(compose_config("train", words), words)
+    assert "\n" not in str(caught.value)

@@ -7,22 +7,17 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from dreamprm.data.record import Record
 from dreamprm.errors import UserError
-from dreamprm.evaluate import domain_rank_correlation, separation
 from dreamprm.evaluate.verdict import Evidence, verdict
 from dreamprm.files import replacing, write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import RunProgress
+from dreamprm.run_files.weight_tables import weight_figures, write_weights
 from dreamprm.sources import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines
 from dreamprm.trainer.judging import AFTER, evidence, judge
@@ -32,8 +27,6 @@ from dreamprm.weigher import Features, from_batch
 from dreamprm.weigher import save as save_weigher
 
 __all__ = ["write_outputs"]
-
-_NUM_CARDS = 6
 
 
 def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) -> dict[str, Any]:
@@ -47,10 +40,7 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
         run.prm.save_pretrained(part)
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
-    tables = {"weights": (rows, _WEIGHTS), "examples": (_cards(run.train, rows), _EXAMPLES)}
-    for name, (lines, schema) in tables.items():
-        with replacing(folder / f"{name}.parquet") as part:
-            pq.write_table(pa.Table.from_pylist(lines, schema=schema), part)
+    write_weights(folder, run.train, rows)
     after = judge(run, AFTER, progress)
     assert after is not None, "nobody asked to stop"
     found = evidence(run, run.before, after)
@@ -65,7 +55,7 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
         "cold_start": {} if run.before is None else run.before.figures,
         "meta": _meta_figures(found),
         "sum_rule": run.counters.sum_rule,
-        "weights": _weight_figures(rows),
+        "weights": weight_figures(rows),
         "cost": _cost(run, time.monotonic() - began),
     }
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
@@ -93,34 +83,6 @@ def _require_finite(rows: list[dict[str, Any]]) -> None:
             f"the run has diverged: weights, losses or scores of {len(bad)} of {len(rows)} training chains are not "
             f"finite, e.g. of {bad[0]}; nothing was published. Start again with a lower rate or a clip_norm"
         )
-
-
-_WEIGHTS = pa.schema(
-    {
-        "key": pa.string(),
-        "source": pa.string(),
-        "domain": pa.string(),
-        "weight": pa.float64(),
-        "loss": pa.float64(),
-        "step_scores": pa.list_(pa.float32()),
-        "known_good": pa.bool_(),
-        "known_quality": pa.float64(),
-    }
-)
-_EXAMPLES = pa.schema(
-    {
-        "end": pa.string(),
-        "key": pa.string(),
-        "domain": pa.string(),
-        "weight": pa.float64(),
-        "question": pa.string(),
-        "steps": pa.list_(pa.string()),
-        "labels": pa.list_(pa.float32()),
-        "scores": pa.list_(pa.float32()),
-        "image": pa.binary(),
-        "known_good": pa.bool_(),
-    }
-)
 
 
 @torch.no_grad()
@@ -154,56 +116,6 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
     run.weigher.settle(seen)
     weights = [weight for features in seen for weight in run.weigher(features).tolist()]
     return [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)]
-
-
-def _cards(records: Sequence[Record], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The examples of the highest and of the lowest weights, whole, for the report."""
-    weights = [row["weight"] for row in rows]
-    if max(weights) - min(weights) < 1e-9:
-        return []
-    order = sorted(range(len(rows)), key=lambda place: -weights[place])
-    ends = [("highest", place) for place in order[:_NUM_CARDS]]
-    ends += [("lowest", place) for place in reversed(order[max(_NUM_CARDS, len(order) - _NUM_CARDS) :])]
-    cards: list[dict[str, Any]] = []
-    for end, place in ends:
-        record, row = records[place], rows[place]
-        cards.append(
-            {name: row[name] for name in ("key", "domain", "weight", "known_good")}
-            | {
-                "end": end,
-                "question": record.question,
-                "steps": list(record.steps),
-                "labels": list(record.labels),
-                "scores": row["step_scores"],
-                "image": _image_bytes(record),
-            }
-        )
-    return cards
-
-
-def _image_bytes(record: Record) -> bytes | None:
-    if not record.images:
-        return None
-    image = record.images[0]
-    return image.read_bytes() if isinstance(image, Path) else image
-
-
-def _weight_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float64)
-    by_domain: dict[str, list[float]] = {}
-    quality: dict[str, float] = {}
-    for row in rows:
-        by_domain.setdefault(row["domain"], []).append(row["weight"])
-        if row["known_quality"] is not None:
-            quality[row["domain"]] = row["known_quality"]
-    means = {domain: sum(values) / len(values) for domain, values in sorted(by_domain.items())}
-    return {
-        "mean": weights.mean().item(),
-        "spread": weights.std(correction=0).item(),
-        "separation": separation([row["weight"] for row in rows], [row["known_good"] for row in rows]),
-        "domains": means,
-        "domain_rank_correlation": domain_rank_correlation(means, quality),
-    }
 
 
 def _cost(run: Run, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dreamprm.choices import OnBadRow
 from dreamprm.data.readers import BadRows
 from dreamprm.data.record import RecordError
 from dreamprm.doctor.findings import Finding, Severity, find, find_overlap
@@ -21,9 +22,12 @@ __all__ = ["examine", "examine_and_show"]
 
 
 def _side_file(settings: DoctorSettings, name: str) -> Path:
-    """Data sets list their bad rows in files of their own: `bad_rows.jsonl`, `bad_rows.meta.jsonl` …"""
-    path = Path(settings.quarantine)
-    return path if name == "data" else path.with_name(f"{path.stem}.{name}{path.suffix}")
+    """Where bad rows are listed: where training does, or in `quarantine`, `quarantine.meta`, `quarantine.test`."""
+    if settings.quarantine is not None:
+        path = Path(settings.quarantine)
+        return path if name == "data" else path.with_name(f"{path.stem}.{name}{path.suffix}")
+    paths = getattr(settings, name).path
+    return Path(f"{paths[0] if isinstance(paths, (list, tuple)) else paths}.bad_rows.jsonl")
 
 
 def examine(settings: DoctorSettings) -> tuple[dict[str, dict[str, Any]], dict[str, list[Finding]]]:
@@ -38,9 +42,10 @@ def examine(settings: DoctorSettings) -> tuple[dict[str, dict[str, Any]], dict[s
         part = getattr(settings, name)
         if part.path is None:
             continue
-        bad = BadRows(settings.on_bad_row, _side_file(settings, name))
+        action = settings.on_bad_row or (OnBadRow.quarantine if settings.quarantine else OnBadRow.skip)
+        bad = BadRows(action, _side_file(settings, name) if action is OnBadRow.quarantine else None)
         surveys[name] = survey(part, bad, settings.max_images)
-        findings[name], features = find(surveys[name])
+        findings[name], features = find(surveys[name], name)
         data[name] = as_data(surveys[name], features)
     if overlap := find_overlap(surveys):
         findings["all"] = overlap

@@ -133,21 +133,21 @@ def _trivial(found: Survey, features: list[Predictor]) -> Iterator[Finding]:
             yield Finding("trivial_baseline", Severity.WARNING, len(found.right), message, advice, [item.feature])
 
 
-def _images(found: Survey) -> Iterator[Finding]:
+def _images(found: Survey, name: str) -> Iterator[Finding]:
     for kind, count, word in (
         ("missing", found.images_missing, "are not there"),
         ("broken", found.images_broken, "cannot be opened"),
     ):
         if count:
             message = f"{count:,} of {found.images_checked:,} images looked at {word} ({found.images:,} in all)"
-            advice = "set data.images to their root" if kind == "missing" else "fetch them anew, or drop their rows"
+            advice = f"set {name}.images to their root" if kind == "missing" else "fetch them anew, or drop their rows"
             yield Finding(f"images_{kind}", Severity.ERROR, count, message, advice, found.examples[kind])
 
 
-def find(found: Survey) -> tuple[list[Finding], list[Predictor]]:
-    """All findings on one data set, the gravest first, and the trivial features with their AUC."""
+def find(found: Survey, name: str = "data") -> tuple[list[Finding], list[Predictor]]:
+    """All findings on the data set of this name, the gravest first, and the trivial features with their AUC."""
     features = predictors(found)
-    parts = (_rows(found), _steps(found), _labels(found), _trivial(found, features), _images(found))
+    parts = (_rows(found), _steps(found), _labels(found), _trivial(found, features), _images(found, name))
     listed = [finding for part in parts for finding in part]
     order = list(Severity)
     return sorted(listed, key=lambda finding: order.index(finding.severity)), features
@@ -162,6 +162,9 @@ def find_overlap(surveys: Mapping[str, Survey]) -> list[Finding]:
         groups = len(one.groups.keys() & two.groups.keys()) if same_kind else 0
         if shared := max(words, groups):
             message = f"{first} and {second} share {shared:,} questions"
+            common = one.questions.keys() & two.questions.keys()
+            named = next((text for text in map(one.asked.get, common) if text), None)
+            examples = [repr(named)] if named else [f"{first} and {second}"]
             advice = "split by group, so that no question stands on two sides"
-            result.append(Finding("overlap", Severity.ERROR, shared, message, advice, [first, second]))
+            result.append(Finding("overlap", Severity.ERROR, shared, message, advice, examples))
     return result

@@ -19,6 +19,6 @@ class DoctorSettings(Settings):
     meta: FilePlace = setting(FilePlace())
     test: FilePlace = setting(FilePlace())
     json: str | None = setting(None, "file for the report as JSON; - for standard output, and no table")
-    on_bad_row: OnBadRow = setting(OnBadRow.quarantine, "stop at the first, count, or also list them in `quarantine`")
-    quarantine: str = setting("bad_rows.jsonl", "file that lists bad rows")
+    on_bad_row: OnBadRow | None = setting(None, "null: counted, and listed where `quarantine` names a file")
+    quarantine: str | None = setting(None, "file that lists bad rows; null: PATH.bad_rows.jsonl, as in training")
     max_images: int = setting(2000, "images to open per data set; 0: all", least=0)

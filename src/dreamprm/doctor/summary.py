@@ -116,11 +116,11 @@ def show(console: Console, data: dict[str, dict[str, Any]], findings: dict[str, 
     console.print(counts)
     table = Table(title="Findings", title_justify="left", show_lines=True)
     for column in ("where", "", "finding", "what to do"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for name, listed in findings.items():
         for item in listed:
             colour = _COLOURS[item.severity.value]
-            example = f"\n[dim]e.g. {escape(item.examples[0])[:160]}[/dim]" if item.examples else ""
+            example = f"\n[dim]e.g. {escape(item.examples[0][:4096])}[/dim]" if item.examples else ""
             words = escape(item.message) + example
             table.add_row(name, f"[{colour}]{item.severity.value}[/{colour}]", words, escape(item.advice))
     console.print(table if table.row_count else "No findings.")

@@ -13,7 +13,7 @@ from typing import Any
 
 from dreamprm.data.answer_text import is_bare_answer
 from dreamprm.data.file_data import FilePlace
-from dreamprm.data.readers import BadRows, ImageError, image_size
+from dreamprm.data.readers import BadRows, ImageError, load_image
 from dreamprm.data.readers.locate import parts
 from dreamprm.data.readers.parse import parse_row
 from dreamprm.data.readers.text import fingerprint
@@ -43,6 +43,7 @@ class Survey:
     domains: Counter[str] = field(default_factory=Counter)
     groups: dict[int, list[int]] = field(default_factory=dict)  # group -> [chains, right, wrong]
     questions: dict[int, int] = field(default_factory=dict)  # words of the question -> one of its groups
+    asked: dict[int, str] = field(default_factory=dict)  # the beginnings of the first 20,000 questions
     split_questions: int = 0  # questions whose words stand under several groups
     ids: Counter[str] = field(default_factory=Counter)
     contents: set[int] = field(default_factory=set)
@@ -159,12 +160,12 @@ class _Images:
 
     def check(self, image: Image, name: str) -> None:
         self.found.images_checked += 1
-        if isinstance(image, Path) and not image.is_file():
+        if isinstance(image, Path) and not image.exists():
             self.found.images_missing += 1
             self.found.example("missing", name)
             return
         try:
-            image_size(image)
+            load_image(image)  # as a model gets it: a cut file shows only when it is decoded
         except ImageError as error:
             self.found.images_broken += 1
             self.found.example("broken", str(error))
@@ -185,6 +186,8 @@ def _add(found: Survey, record: Record, images: _Images) -> None:
     words = words if not record.images else _hash(str(words), *(_image_name(image) for image in record.images))
     if found.questions.setdefault(words, group) != group:
         found.split_questions += 1
+    if len(found.asked) < 20_000:
+        found.asked.setdefault(words, " ".join(record.question[:200].split())[:80])
     content = _hash(str(words), *record.steps)
     found.duplicates += content in found.contents
     if content in found.contents:

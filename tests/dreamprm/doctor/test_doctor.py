@@ -100,6 +100,7 @@ def test_overlap_by_words_across_formats(write_rows: Callable[..., Path], examin
     meta = write_rows(*prompts, name="meta.jsonl")
     _, _, findings = examine(f"data.path={train}", f"meta.path={meta}")
     assert findings["overlap"]["message"] == "data and meta share 2 questions"
+    assert "What is" in findings["overlap"]["examples"][0]
 
 
 def test_a_sound_file_has_no_grave_finding(write_rows: Callable[..., Path], examine: Callable[..., Any]) -> None:
@@ -158,6 +159,10 @@ def test_bad_rows_are_listed_counted_or_stop(
     side.unlink()
     assert main([f"data.path={path}", "on_bad_row=skip", f"quarantine={side}"]) == 1
     assert not side.exists()
+    assert main([f"data.path={path}"]) == 1
+    assert sorted(path.parent.glob("*bad_rows*")) == []  # it changes nothing unless asked to
+    assert main([f"data.path={path}", "on_bad_row=quarantine"]) == 1
+    assert Path(f"{path}.bad_rows.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -200,3 +205,24 @@ def test_digits() -> None:
     assert digits_lost("1. It is 5.\n2. So", ("It is 5.", "So")) == ""
     assert "50)" in digits_at_risk("It is (100 + 50) / 165.")
     assert digits_at_risk("1. It is 5\n2. So 7") == ""
+
+
+def test_the_doctor_sees_what_a_model_would_not(write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    import os
+
+    import PIL.Image
+
+    PIL.Image.effect_noise((64, 64), 90).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "postscript.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["cut.png", "postscript.png", "pipe.png", "absent.png"]
+    path = write_rows(*[_question(i, labels=[1, i % 2], images=[name]) for i, name in enumerate(names)])
+    target = tmp_path / "report.json"
+    assert main([f"data.path={path}", f"meta.path={path}", f"meta.images={tmp_path}", f"json={target}"]) == 1
+    for name, listed in json.loads(target.read_text())["findings"].items():
+        found = {finding["name"]: finding for finding in listed}
+        if name == "meta":
+            assert found["images_broken"]["count"] == 3
+            assert found["images_missing"]["advice"] == "set meta.images to their root"

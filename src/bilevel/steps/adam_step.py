@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .update import Update, is_zero
+from .update import Update, is_zero, without_spikes
 
 __all__ = ["adam_factor", "factor", "undo"]
 
@@ -29,11 +29,7 @@ def factor(update: Update) -> Tensor:
     if not update.frozen and not is_zero(update.l2):
         g = g + update.l2 * (update.theta + _moved(m, v, update.t, group))
     d = adam_factor(g, m, v, update.t, group, update.frozen, live)
-    if update.gradient.dtype in (torch.bfloat16, torch.float16):
-        # In 16 bits the gradients of two examples often cancel to exactly 0. There the formula gives
-        # lr (1-β1) / (c1 ε): a spike as wide as ε, ten thousand times its neighbours. One such coordinate outweighed
-        # all others together.
-        d.masked_fill_(v == 0, 0.0)
+    d = without_spikes(d, update, v == 0)
     return d.neg_() if group["maximize"] else d
 
 

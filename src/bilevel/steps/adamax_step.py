@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .update import Update, is_zero
+from .update import Update, is_zero, without_spikes
 
 __all__ = ["factor"]
 
@@ -29,4 +29,5 @@ def factor(update: Update) -> Tensor:
     # The state's own rounding, and with L2 that of the gradient made again from θ'.
     slack = 4 * torch.finfo(update.state["exp_inf"].dtype).eps * size
     set_now = g.abs() + group["eps"] >= largest - slack
-    return update.sign * rate * (first - torch.where(set_now, m * g.sign() / (largest * largest), 0.0))
+    d = update.sign * rate * (first - torch.where(set_now, m * g.sign() / (largest * largest), 0.0))
+    return without_spikes(d, update, largest <= 2 * group["eps"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .update import Update, is_zero
+from .update import Update, is_zero, without_spikes
 
 __all__ = ["factor"]
 
@@ -28,4 +28,4 @@ def factor(update: Update) -> Tensor:
             g = (g + decay * update.theta) / (1.0 - decay * group["lr"] / a)
     second = (1.0 - group["alpha"]) * g * (g - mean) / (root * a * a)
     second.masked_fill_(root == 0, 0.0)
-    return update.sign * group["lr"] * (1.0 / a - second)
+    return without_spikes(update.sign * group["lr"] * (1.0 / a - second), update, v == 0)

@@ -205,6 +205,22 @@ def test_a_gradient_of_zero_gives_finite_derivatives(kind: type[Optim.Optimizer]
         assert u.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "kind", [Optim.Adam, Optim.NAdam, Optim.RAdam, Optim.Adamax, Optim.RMSprop, Optim.Adagrad, Optim.Adadelta]
+)
+def test_no_spike_in_16_bits_where_no_gradient_came(kind: type[Optim.Optimizer]) -> None:
+    parameter = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    optimizer = kind([parameter], lr=0.1)
+    for scale in (1.0, -2.0, 0.5, 1.5, 3.0, 0.3, 2.0):
+        parameter.grad = torch.tensor([scale, 0.0], dtype=torch.bfloat16)
+        optimizer.step()
+    (u,) = bilevel.step_vjp(optimizer, [torch.ones(2)])
+    assert abs(float(u[0])) > 0
+    if kind is not Optim.Adadelta:  # whose two averages hold ε both: its D there is lr, no spike
+        assert float(u[1]) == 0.0
+    assert abs(float(u[1])) <= 0.1 * (1 + 1e-6)  # lr, in float32
+
+
 @pytest.mark.parametrize("kind", [Optim.NAdam, Optim.RAdam, Optim.Adamax, Optim.Adadelta])
 def test_frozen_holds_the_second_moments(kind: type[Optim.Optimizer]) -> None:
     """Frozen, u is linear in nothing but v: D does not change with the sign of g, exact D of Adam's kind does."""

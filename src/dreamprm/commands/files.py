@@ -36,12 +36,12 @@ def read_records(data: StageData) -> list[Record]:
     """The records of a stage's input. Raises UserError where they cannot be read."""
     path = needed(data.path, "data.path", "a file that a reader knows, or world/test for the embedded world")
     try:
-        if str(path).startswith("world/"):
-            from dreamprm.world import load
-
-            records = load(path.removeprefix("world/"))
-            return records[: data.limit]
         from dreamprm.data.readers import open_records
+        from dreamprm.sources import named_split
+
+        own = named_split(str(path))
+        if own is not None:
+            return own[: data.limit]
 
         stream = open_records(**data.reading())
         return [stream[row] for row in range(min(len(stream), data.limit or len(stream)))]

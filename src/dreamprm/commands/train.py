@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from dreamprm.commands.command import STOPPED, command
 from dreamprm.config.resolve import resolve_train
 from dreamprm.config.schema import TrainConfig
+from dreamprm.progress import only_our_bars, say
 
 __all__ = ["main", "train"]
 
@@ -14,8 +15,8 @@ __all__ = ["main", "train"]
 def train(settings: TrainConfig) -> int:
     """One run, or what `plan` and `show_prompts` ask for instead; the status is 130 where it was stopped."""
     # transformers takes seconds to import: settings are checked before.
+    say("loading torch and transformers …")
     from dreamprm.plan.planner import show_plan
-    from dreamprm.progress import only_our_bars
     from dreamprm.trainer.run import show_prompts
     from dreamprm.trainer.run import train as run
 

@@ -6,6 +6,7 @@ from dreamprm.sources.run_data import check_needs as check_needs
 from dreamprm.sources.run_data import known_good as known_good
 from dreamprm.sources.run_data import load_data as load_data
 from dreamprm.sources.run_data import model_folder as model_folder
+from dreamprm.sources.run_data import named_split as named_split
 from dreamprm.sources.source import DenseLoss as DenseLoss
 from dreamprm.sources.source import HeldOut as HeldOut
 from dreamprm.sources.source import Source as Source

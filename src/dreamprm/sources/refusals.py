@@ -30,7 +30,6 @@ def refuse(data: RunData, batches: Mapping[str, int], *, weighs: bool) -> None:
 
     batches: "cold", "inner", "outer" -> chains of one update.  weighs: whether weights are learned.
     """
-    _refuse_batches(data, batches)
     _refuse_labels(data.train)
     if weighs:
         _refuse_one_outcome(data.meta)
@@ -43,6 +42,7 @@ def refuse(data: RunData, batches: Mapping[str, int], *, weighs: bool) -> None:
                 f"the {first} and the {second} set share {len(shared)} questions, e.g. {example!r} ({shared[0].key}): "
                 f"leave them out of one of the two, or what is learned on the one will look right on the other"
             )
+    _refuse_batches(data, batches)
 
 
 def _refuse_batches(data: RunData, batches: Mapping[str, int]) -> None:

@@ -19,7 +19,7 @@ from dreamprm.sources.pool_source import PoolData, PoolSource
 from dreamprm.sources.source import DenseLoss, HeldOut, NoSource, Source
 from dreamprm.sources.world_source import MODEL, WorldData, WorldMeta, WorldMetaSource, WorldSource
 
-__all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "model_folder"]
+__all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "model_folder", "named_split"]
 
 SOURCES: dict[str, tuple[type[DataSettings], type[Source]]] = {
     "files": (SplitFileData, FileSource),
@@ -30,7 +30,8 @@ SOURCES: dict[str, tuple[type[DataSettings], type[Source]]] = {
 }
 """The word of `data.kind` and `meta.kind` -> (settings, what answers for it): the line that a new source adds."""
 
-_MODELS: dict[str, type[Source]] = {MODEL: WorldSource}
+_BRINGING: dict[str, type[Source]] = {MODEL: WorldSource}
+"""Sources that bring a model folder and chains of their own, by the word that names both."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,16 @@ def load_data(settings: Any) -> RunData:
 
 def model_folder(path: str) -> Path | None:
     """The folder of the model that a source brings under this name; None where no source has one of that name."""
-    return _MODELS[path].model_folder() if path in _MODELS else None
+    return _BRINGING[path].model_folder() if path in _BRINGING else None
+
+
+def named_split(path: str) -> list[Record] | None:
+    """The chains of `NAME/SPLIT`, NAME a source that brings its own (`world/test`); None for any other path.
+
+    Raises ValueError for a split that the source does not have.
+    """
+    name, _, split = path.partition("/")
+    return _BRINGING[name].split(split) if split and name in _BRINGING else None
 
 
 def known_good(record: Record) -> bool | None:

@@ -63,6 +63,11 @@ class Source:
         return None
 
     @staticmethod
+    def split(name: str) -> list[Record]:
+        """The chains of one of its splits, for commands that read no settings of a source."""
+        raise ValueError(f"there is no split {name}")
+
+    @staticmethod
     def model_folder() -> Path | None:
         """The folder of a model that comes with the source; `model.path` names it by the source's word."""
         return None

@@ -76,6 +76,12 @@ class WorldSource(Source):
         return loss
 
     @staticmethod
+    def split(name: str) -> list[Record]:
+        from dreamprm.world import load
+
+        return load(name)
+
+    @staticmethod
     def model_folder() -> Path | None:
         from dreamprm.world import base_folder
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from dreamprm.choices import Device
+from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
 from dreamprm.commands.files import StageData
 from dreamprm.policy.sampling import PolicyConfig
@@ -22,6 +23,7 @@ class LabelStage(Settings):
     out: str = setting("labelled.jsonl", "file that is written")
     num: int = setting(16, "completions of a step", least=1)
     seed: int = setting(0, "of the draws", least=0)
+    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     data: StageData = setting(StageData())
     policy: PolicyConfig = setting(PolicyConfig())
@@ -38,7 +40,9 @@ def label(settings: LabelStage) -> Path:
     policy = build_policy(settings.policy, settings.device)
     with Reporter("label", sum(max(0, len(record.steps) - 1) for record in records) * settings.num) as report:
         policy.progress = lambda done, total: report.update(done, {})
-        counts = monte_carlo(policy, records, ends_right, settings.num, seed=settings.seed)
+        counts = monte_carlo(
+            policy, records, partial(ends_right, judge=settings.judge), settings.num, seed=settings.seed
+        )
     labelled = [replace(record, labels=count.labels) for record, count in zip(records, counts, strict=True)]
     path = Path(settings.out)
     write_records(path, labelled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamprm.choices import Device
+from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
 from dreamprm.commands.files import StageData
 from dreamprm.policy.sampling import PolicyConfig
@@ -22,6 +22,7 @@ class SampleStage(Settings):
     out: str = setting("candidates.jsonl", "file that is written")
     num: int = setting(8, "candidates of a question", least=1)
     seed: int = setting(0, "of the draws", least=0)
+    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     data: StageData = setting(StageData())
     policy: PolicyConfig = setting(PolicyConfig())
@@ -47,7 +48,7 @@ def sample(settings: SampleStage) -> Path:
             steps=steps_of(response),
             labels=(),
             answer=answer_of(response),
-            correct=None if record.reference is None else ends_right(record, response),
+            correct=None if record.reference is None else ends_right(record, response, settings.judge),
             extra={"policy": settings.policy.path},
         )
         for record, responses in zip(questions, sampled, strict=True)

@@ -176,3 +176,12 @@ def test_the_marks_blank_end_parts_the_steps_and_a_files_own_breaks_come_first(t
         rendered = render(prompt, tokenizer, "How many?", ["one", "two"], breaks=breaks)
         assert rendered.text.startswith("How many? one ки\ntwo ки")
         assert [rendered.text[start:stop] for start, stop in rendered.spans] == [" ки", " ки"]
+
+
+def test_images_that_the_processor_refuses_are_an_error_of_their_record(collate, make_record, make_image, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("absolute aspect ratio must be smaller than 200")
+
+    monkeypatch.setattr(type(collate.processor), "__call__", refuse)
+    with pytest.raises(RecordError, match=r"record 'a', images: the processor refuses the images \(.* pixels\): abs"):
+        collate([make_record(images=(make_image(),))])

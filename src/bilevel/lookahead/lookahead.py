@@ -32,7 +32,7 @@ from .product_table import PRODUCTS, Product
 from .recorder import Part, Recorder, Sites, lowest
 from .step_probe import StepProbe
 from .sum_rule import sum_rule, sums_of
-from .taken_step import Clipping, TakenStep, fingerprint, named
+from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
 from .typed import backward
 
 __all__ = ["Lookahead"]
@@ -205,12 +205,13 @@ class Lookahead:
             update = None
         if update is None:
             sites = self._find_sites()
-            written = {p: fingerprint(p) for p in sites.names}
+            written = {p: fingerprint(p) for p in (*sites.names, *sites.others)}
             self._update = update = _Update(sites, Ledger(sites.names), [], written, self._num_steps[0])
         return update
 
     def _verify_unwritten(self, update: _Update) -> None:
-        moved = [p for p, kept in update.written.items() if fingerprint(p) != kept]
+        refuse_moved(_with_gradient(update.sites), update.written)
+        moved = [p for p in update.sites.names if fingerprint(p) != update.written[p]]
         if moved:
             raise RuntimeError(
                 f"{named(moved, update.sites.names)}: written to inside lookahead.inner() or before lookahead.step() "
@@ -290,6 +291,7 @@ class Lookahead:
         taken = TakenStep.take(
             self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,
             update.sites.names if update is not None and recorded else {},
+            _with_gradient(update.sites) if update is not None and recorded else {},
             recorded and self._recorder.needs_before, update.probe if update is not None else None,
         )  # fmt: skip
         if update is None or not recorded:
@@ -340,6 +342,8 @@ class Lookahead:
             return Status.NOT_FINITE
         cotangent = self._cotangent(update, taken, outer.vector)
         surrogate = self._surrogate(update, taken, cotangent)
+        if surrogate is None:
+            return Status.NOT_FINITE
         for leaf, gradient in outer.direct.items():
             surrogate = surrogate + (leaf * gradient.to(leaf.dtype)).sum()
         reached = leaves(surrogate)
@@ -404,8 +408,8 @@ class Lookahead:
                 self._fail(step_wrong(worst))
         return cotangent
 
-    def _surrogate(self, update: _Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor:
-        """-Σ c d of all micro-batches, d held; the checks on the way."""
+    def _surrogate(self, update: _Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor | None:
+        """-Σ c d of all micro-batches, d held; the checks on the way. None where a d is not finite."""
         surrogate: Tensor | None = None
         precision: torch.dtype | None = None
         sums: list[tuple[tuple[Tensor, ...], float]] = []
@@ -416,6 +420,8 @@ class Lookahead:
             parts = batch.recorder.products(cotangent, taken)
             own_sums, own_total = sums_of(parts, batch.used)
             sums, total = sums + own_sums, total + own_total
+            if not math.isfinite(own_total):
+                return None
             precision = lowest(precision, batch.precision or batch.used.dtype)
             if batch.reference is not None:
                 self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update.sites)
@@ -481,6 +487,10 @@ def _refuse_parameters(groups: Sequence[Mapping[str, Any]], sites: Sites) -> Non
                 )
             if parameter.requires_grad and parameter.is_complex():
                 raise ValueError(f"{sites.names[parameter]}: complex parameters have no rule; keep two real ones")
+
+
+def _with_gradient(sites: Sites) -> dict[Tensor, str]:
+    return {p: name for p, name in sites.others.items() if p.grad is not None}
 
 
 def _validate(

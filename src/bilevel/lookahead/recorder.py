@@ -50,6 +50,8 @@ class Sites:
                 if parameter is not None and parameter in trained:
                     self.names.setdefault(parameter, f"{prefix}.{attribute}" if prefix else attribute)
                     holders.add(module)
+        # Trained by another optimizer, if by any: their movement depends on the weights too.
+        self.others = {p: name for name, p in model.named_parameters() if p.requires_grad and p not in trained}
         # Modules that hold a trained parameter themselves or directly above one that does.
         self.ancestors = [m for m in model.modules() if m in holders or any(c in holders for c in m.children())]
 

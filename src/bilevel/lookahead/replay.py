@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from .graph import leaves, refuse_reentrant, without_hooks
 from .recorder import Part, Sites, lowest
+from .saved import SavedCopies
 from .seeing import Replacing, uncompiled
 from .taken_step import TakenStep
 from .typed import attention, fork_random, gradients, own_parameters
@@ -127,14 +128,18 @@ class Replay:
         """Record every call of the model while open."""
         before = self.model.register_forward_pre_hook(self._before, with_kwargs=True)
         after = self.model.register_forward_hook(self._after)
+        # The small graph outlives the step; what the loss code uses of a parameter must stay θ. Not so inside the
+        # model.
+        saved = SavedCopies(self.sites.parameters, lambda: not self._stack)
         try:
             # Dropout inside a fused kernel of the GPU draws another mask than the math kernel of the replay does; on
             # the CPU, attention with dropout always goes to the latter.
-            with attention(self.forward_mode and self._device.type != "cpu"), uncompiled(self.model):
+            with attention(self.forward_mode and self._device.type != "cpu"), uncompiled(self.model), saved.open():
                 yield
         finally:
             before.remove()
             after.remove()
+            saved.close()
             self._stack.clear()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

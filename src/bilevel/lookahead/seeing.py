@@ -7,6 +7,7 @@ makes no difference whether the parameter came from a module's attribute, a list
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -174,8 +175,8 @@ def _cut(value: Any) -> Any:
 
 def uncompiled(model: nn.Module) -> Any:
     """Compiled parts run as they are written: nobody sees into compiled code, and it drops tangents without a sound."""
-    compiled = any(is_compiled(m) for m in model.modules())
-    if not compiled:
+    # The second: a compiled function of the user's own, which no module tells of.
+    if not any(is_compiled(m) for m in model.modules()) and "torch._dynamo.eval_frame" not in sys.modules:
         return nullcontext()
     compiler: Any = torch.compiler
     return compiler.set_stance("force_eager")

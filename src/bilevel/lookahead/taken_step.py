@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..steps import step_vjp, undo_step, undoable
 
-__all__ = ["Clipping", "TakenStep", "fingerprint", "named", "wide"]
+__all__ = ["Clipping", "TakenStep", "fingerprint", "named", "refuse_moved", "wide"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ def named(parameters: Sequence[Tensor], names: Mapping[Tensor, str], limit: int 
     return ", ".join(known[:limit]) + (" …" if len(known) > limit else "")
 
 
+def refuse_moved(others: Mapping[Tensor, str], written: Mapping[Tensor, tuple[int, int]]) -> None:
+    """Raise where another optimizer has moved a parameter whose gradient depends on the weights too."""
+    moved = [p for p in others if fingerprint(p) != written[p]]
+    if moved:
+        raise RuntimeError(
+            f"{named(moved, others)}: moved by something other than this optimizer before backward_outer, though its "
+            "gradient depends on the weights too; give all parameters that the inner losses train to one optimizer "
+            "(groups may differ in their settings), or let the other one step after backward_outer"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class TakenStep:
     """One step of a live optimizer, as it was. Made by `take`, used for one hypergradient.
@@ -65,6 +76,7 @@ class TakenStep:
     skipped: bool
     gradients: Mapping[Tensor, tuple[Tensor, int]]
     before: Mapping[Tensor, Tensor]
+    others: Mapping[Tensor, str]
     written: Mapping[Tensor, tuple[int, int]]
     mark: int
     scale: float
@@ -78,11 +90,14 @@ class TakenStep:
         clipping: Clipping,
         adam: str,
         names: Mapping[Tensor, str],
+        others: Mapping[Tensor, str],
         keep: bool,
         probe: Any = None,
     ) -> TakenStep:
-        """Unscale, clip, step. keep: whether θ itself will be needed. Raises RuntimeError where something
-        interferes.
+        """Unscale, clip, step. Raises RuntimeError where something interferes.
+
+        others: parameters of the model that got a gradient and are not this optimizer's; keep: whether θ itself will be
+        needed.
         """
         scale = float(scaler.get_scale()) if scaler else 1.0
         if scaler:
@@ -119,7 +134,7 @@ class TakenStep:
         return TakenStep(
             live, clipping, adam, names, groups, first, size, skipped,
             {p: (g, version) for p, g, version in grads}, before,
-            {p: fingerprint(p) for p in names}, sequence_number(), scale,
+            others, {p: fingerprint(p) for p in (*names, *others)}, sequence_number(), scale,
         )  # fmt: skip
 
     @property
@@ -143,6 +158,7 @@ class TakenStep:
                 "which reads it; call zero_grad(set_to_none=False) and other backward passes after backward_outer "
                 "(optimizer.zero_grad() with set_to_none=True does no harm)"
             )
+        refuse_moved(self.others, self.written)
         moved = [p for p, kept in self.written.items() if fingerprint(p) != kept]
         if moved:
             raise RuntimeError(

@@ -129,7 +129,8 @@ class Tape:
             self._known[id(out.value)] = out
             return out.value
         if type(out) is tuple:
-            return tuple(map(self._adopt, out))
+            parts: tuple[Any, ...] = (*out,)
+            return tuple(map(self._adopt, parts))
         return out
 
     @property

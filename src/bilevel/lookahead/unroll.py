@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .graph import refuse_reentrant
 from .recorder import Part, Sites, lowest, plain_autograd
+from .saved import SavedCopies
 from .seeing import uncompiled
 from .taken_step import TakenStep
 from .typed import backward, gradients
@@ -35,7 +36,6 @@ class DoubleBackward:
         self.precision: torch.dtype | None = None
         self._weights: Tensor | None = None
         self._gradients: dict[Tensor, Tensor] = {}
-        self._copies: dict[int, Tensor] = {}
 
     @staticmethod
     def refuse(sites: Sites) -> None:
@@ -45,27 +45,18 @@ class DoubleBackward:
     def open(self) -> Generator[None]:
         """Attention by the only kernel that can be differentiated twice; what is saved of θ is saved as a copy."""
         hook = self.sites.model.register_forward_pre_hook(self._note_precision)
-        self._copies = {p.untyped_storage().data_ptr(): _whole_storage(p).clone() for p in self.sites.parameters}
-        hooks: Any = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        saved = SavedCopies(self.sites.parameters, lambda: True)
         try:
-            with sdpa_kernel(SDPBackend.MATH), uncompiled(self.sites.model), hooks:
+            with sdpa_kernel(SDPBackend.MATH), uncompiled(self.sites.model), saved.open():
                 yield
         finally:
             hook.remove()
-            self._copies = {}
+            saved.close()
 
     def _note_precision(self, module: Any, args: Any) -> None:
         kind = next(iter(self.sites.parameters)).device.type
         if torch.is_autocast_enabled(kind):
             self.precision = lowest(self.precision, torch.get_autocast_dtype(kind))
-
-    def _pack(self, tensor: Tensor) -> tuple[Tensor, int]:
-        """The optimizer will write into the parameters while this graph is alive, so the graph keeps copies of them."""
-        copy = self._copies.get(tensor.untyped_storage().data_ptr())
-        kept = tensor.detach()
-        if copy is not None and copy.dtype == tensor.dtype:
-            kept = copy.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-        return kept, kept._version
 
     def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Σ w ∇ℓ by ordinary autograd, keeping the graph."""
@@ -95,15 +86,3 @@ class DoubleBackward:
         )
         self._gradients = {}
         return [Part((), d)]
-
-
-def _whole_storage(tensor: Tensor) -> Tensor:
-    size = tensor.untyped_storage().nbytes() // tensor.element_size()
-    return tensor.detach().as_strided((size,), (1,), 0)
-
-
-def _unpack(kept: tuple[Tensor, int]) -> Tensor:
-    tensor, version = kept
-    if tensor._version != version:  # torch's own check does not look behind these hooks
-        raise RuntimeError("a tensor that the backward pass needs was changed in place inside lookahead.inner()")
-    return tensor

@@ -28,6 +28,7 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--inner.updates=5", "settings have no dashes: write inner.updates=5"),
         ("--experiment", "settings have no dashes: write experiment=VALUE"),
         ("no_selection", "'no_selection' is no setting: write experiment=no_selection"),
+        ("seed=0,1", "seed=0,1: several runs need --multirun; a list is written seed=[0,1]"),
         ("nonsense", "'nonsense' is no setting: write name=value"),
         ("name=${oc.env:HOME}", "${…} is not looked up here: write the value itself"),
         ("inner.optimizer.lr=nan", "inner.optimizer: lr must be a number within"),

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from .step_probe import StepProbe
 from .sum_rule import sum_rule, sums_of
 from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
 from .typed import backward
+from .words import AdamDerivative, Check
 
 __all__ = ["Lookahead"]
 
@@ -108,11 +109,11 @@ class Lookahead:
         optimizer: Any,
         product: Product = "ghost",
         clip_norm: float | None = None,
-        adam: Literal["exact", "frozen"] = "exact",
+        adam: AdamDerivative = "exact",
         *,
         clip_value: float | None = None,
         scaler: Any = None,
-        check: Literal["raise", "log", "off"] = "raise",
+        check: Check = "raise",
         epsilon: float = 1e-2,
     ) -> None:
         _validate(product, adam, check, clip_norm, clip_value, epsilon)
@@ -498,8 +499,8 @@ def _validate(
 ) -> None:
     for name, value, allowed in (
         ("product", product, tuple(PRODUCTS)),
-        ("adam", adam, ("exact", "frozen")),
-        ("check", check, ("raise", "log", "off")),
+        ("adam", adam, get_args(AdamDerivative)),
+        ("check", check, get_args(Check)),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, is {value!r}")

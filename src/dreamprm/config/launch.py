@@ -23,6 +23,7 @@ from dreamprm.errors import ConfigError
 __all__ = ["check_words", "compose_config", "every_combination", "experiments", "is_group", "is_setting"]
 
 _KEY = re.compile(r"^(?P<mark>\+\+|\+|~)?(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
+_SEVERAL = re.compile(r"Ambiguous value for argument '([^']+)'")
 _ALLOW = "allow="
 
 
@@ -122,7 +123,7 @@ def _settable(override: str) -> list[str]:
     key, value = match["key"], match["value"]
     group = _group_of(key)
     if group is None:
-        return ["++" + override.lstrip("+")]
+        return [_quoted("++" + override.lstrip("+"))]
     if is_own(value):
         return [f"~{key}", f"++{key}.kind='{value}'"]
     options = sorted(path.stem for path in group.glob("*.yaml"))
@@ -130,6 +131,18 @@ def _settable(override: str) -> list[str]:
         listed = ", ".join(options)
         raise ConfigError(f"{key}={value}: no such file; options of {key!r}: {listed}{near_miss(value, options)}")
     return [f"+{key}={value}" if key == "experiment" else override]
+
+
+def _quoted(override: str) -> str:
+    """The override, its value in quotes where Hydra's grammar would not read it (`data.path=x(1).jsonl`)."""
+    try:
+        OverridesParser.create().parse_overrides(overrides=[override])
+    except HydraException:
+        name, _, value = override.partition("=")
+        if value[:1] not in ("[", "{", "'", '"'):
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"{name}='{escaped}'"
+    return override
 
 
 def _plain(message: str) -> str:
@@ -140,5 +153,8 @@ def _plain(message: str) -> str:
             break
         if line.strip() and "HYDRA_FULL_ERROR" not in line and not line.startswith("See https"):
             kept.append(line.strip())
-    text = " ".join(kept).replace("Available options in", "; options of").replace(" ; ", "; ")
-    return text.replace("To use multiple values", "Several runs need --multirun. To use multiple values")
+    text = " ".join(kept)
+    if several := _SEVERAL.match(text):
+        name, value = several[1].lstrip("+").split("=", 1)
+        return f"{name}={value}: several runs need --multirun; a list is written {name}=[{value}]"
+    return text.replace("Available options in", "; options of").replace(" ; ", "; ")

@@ -7,8 +7,10 @@ optimizers, schedules, sources, trackers); a group that comes in several kinds i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from bilevel.lookahead.product_table import PRODUCTS
+from bilevel.lookahead.words import AdamDerivative, Check
 from dreamprm.choices import Device, HeadKind, Judge, Layout, Precision, Quantize, Side, Vision
 from dreamprm.config.optimizers import SGD, Adam, AdamW, OptimizerSettings, RowAdamSettings
 from dreamprm.config.schedule import Cosine, Schedule
@@ -149,13 +151,13 @@ class HypergradientConfig(Settings):
     product: str = setting(
         "ghost", "ghost, jvp, unroll: exact; fd: a finite difference; darts: as published", words=PRODUCTS
     )
-    adam: str = setting("exact", "frozen: with Adam's moments held fixed", words=("exact", "frozen"))
+    adam: str = setting("exact", "frozen: with Adam's moments held fixed", words=get_args(AdamDerivative))
     unroll: int = setting(1, "inner updates that an outer one looks back over; above 1 the functional engine", least=1)
     detach: bool = setting(
         True, "false: the PRM can lower its loss by lowering its weights, as the published code lets it"
     )
     check: str = setting(
-        "raise", "comparison with plain autograd: stop, only log, or leave it out", words=("raise", "log", "off")
+        "raise", "comparison with plain autograd: stop, only log, or leave it out", words=get_args(Check)
     )
 
 

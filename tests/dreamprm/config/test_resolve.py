@@ -105,3 +105,10 @@ def test_a_run_folder_of_the_old_layout_is_refused_in_one_line(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"is of an earlier version .* start a new run") as caught:
         resumed_settings(compose_config("train", words), words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["x(1).jsonl", "it's here.jsonl", "a=b.jsonl", "*.jsonl", "[a, b.jsonl]"])
+def test_any_file_name_can_be_written(path: str) -> None:
+    settings = resolve_train(compose_config("train", ["data=files", f"data.path={path}"]))
+    assert isinstance(settings.data, FileData)
+    assert settings.data.path == (["a", "b.jsonl"] if path.startswith("[") else path)

@@ -25,8 +25,9 @@ def _labels(records: Sequence[Record]) -> str:
     one_sided = mean(len(sides) == 1 for sides in whole)
     soft = sum(label not in (0.0, 1.0) for label in labels)
     note = f", {soft / len(labels):.0%} of them between 0 and 1" if soft else ""
+    domains = len({record.domain for record in records})
     return (
-        f"training: {_count(records)}, {len({record.domain for record in records})} domains; {len(labels):,} step "
+        f"training: {_count(records)}, {domains} domain{'' if domains == 1 else 's'}; {len(labels):,} step "
         f"labels, {mean(label > 0.5 for label in labels):.0%} right{note}; "
         f"{one_sided:.0%} of the chains are labelled all alike"
     )

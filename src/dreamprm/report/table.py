@@ -84,4 +84,6 @@ def _interval(point: dict[str, float] | None) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
+    if isinstance(value, int) or abs(value) >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"

@@ -108,7 +108,10 @@ class FileSource(Source):
         """In memory, where there are few enough. Raises UserError where images are not there."""
         records: Sequence[Record] = stream if len(stream) > _IN_MEMORY else list(stream)
         if self.settings.on_missing_image is OnMissingImage.error:
-            require_images(records, self.place, f"{self.place}.images")
+            remedy = (
+                f"set {self.place}.images to the images' folder, or {self.place}.on_missing_image=skip to leave such "
+            )
+            require_images(records, self.place, remedy + "chains out")
             return records
         kept = places_with_images(records, self.place)
         return stream.take(kept) if isinstance(records, RecordStream) else [records[row] for row in kept]

@@ -15,6 +15,7 @@ from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.progress import say
 from dreamprm.setting import Settings, setting
+from dreamprm.sources.present_images import require_images
 from dreamprm.sources.source import Source
 
 __all__ = ["DATA_VARIABLE", "PoolCollection", "PoolData", "PoolSource", "pool_folder"]
@@ -120,6 +121,7 @@ def _read(folder: Path, source: Any) -> list[Record]:
         records = [from_outcome(record, source.domain) for record in records if record.correct is not None]
     whole = len(records)
     records = thin_out(records, source.max_per_domain)
+    require_images(records, source.path, f"fetch them into {folder}, or take {source.path} out of data.sources")
     notes = {"without steps": empty, "above max_per_domain": whole - len(records)}
     left_out = ", ".join(f"{count} {reason}" for reason, count in notes.items() if count)
     say(f"{source.path}: {len(records)} chains{f'; left out: {left_out}' if left_out else ''}")

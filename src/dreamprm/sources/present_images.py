@@ -13,10 +13,10 @@ from dreamprm.sources.sample import sample
 __all__ = ["places_with_images", "require_images"]
 
 
-def require_images(records: Sequence[Record], place: str, folder_setting: str) -> None:
+def require_images(records: Sequence[Record], place: str, remedy: str) -> None:
     """Look whether the images exist: of all chains in memory, of a sample of those on disk.
 
-    Raises UserError with how many do not, one of them, and the settings to change.
+    remedy: what to do where they do not. Raises UserError with how many do not, one of them, and the remedy.
     """
     looked = sample(records)
     lacking = [(record, image) for record in looked if (image := _missing(record)) is not None]
@@ -24,8 +24,7 @@ def require_images(records: Sequence[Record], place: str, folder_setting: str) -
         record, image = lacking[0]
         raise UserError(
             f"{place}: {len(lacking)} of {len(looked)} chains looked at have an image that is not there, e.g. "
-            f"{image} ({record.key}): set {folder_setting} to the images' folder, or "
-            f"{place}.on_missing_image=skip to leave such chains out"
+            f"{image} ({record.key}): {remedy}"
         )
 
 

@@ -87,7 +87,7 @@ def test_what_is_right_gets_as_far_as_the_model(settings: Settings, capsys: pyte
     lines = capsys.readouterr().out.splitlines()
     found = [line.strip() for line in lines if line.startswith("  ")]
     assert found == [
-        "training: 12 chains of 12 questions, 1 domains; 24 step labels, 75% right; "
+        "training: 12 chains of 12 questions, 1 domain; 24 step labels, 75% right; "
         "50% of the chains are labelled all alike",
         "meta set: 12 chains of 12 questions, 67% right; 0 questions have right and wrong chains",
         "test set: none",

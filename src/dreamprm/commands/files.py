@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamprm.config.resolve import to_plain
 from dreamprm.data.file_data import FileRows
+from dreamprm.data.fingerprint import data_digests
 from dreamprm.data.record import Image, Record
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.files import write_atomically
 
-__all__ = ["StageData", "needed", "read_records", "read_scores", "write_lines", "write_records"]
+__all__ = [
+    "StageData",
+    "folder_digest",
+    "made_of",
+    "needed",
+    "read_records",
+    "read_rows",
+    "read_scores",
+    "record_row",
+    "require_other_file",
+    "write_lines",
+]
 
 
 @dataclass
@@ -49,34 +62,65 @@ def read_records(data: StageData) -> list[Record]:
         raise UserError(str(error)) from error
 
 
-def write_records(path: Path, records: Iterable[Record], scores: list[list[float]] | None = None) -> None:
-    """Write records as our own rows; encoded images go into the folder PATH_images, named by their content."""
-    folder = path.with_name(f"{path.stem}_images")
-    rows: list[dict[str, Any]] = []
-    for place, record in enumerate(records):
-        row: dict[str, Any] = {
-            "question": record.question,
-            "steps": list(record.steps),
-            "images": [_image_path(image, path.parent, folder) for image in record.images],
-            "domain": record.domain,
-            "group": record.group,
-            "extra": {name: value for name, value in record.extra.items() if _is_plain(value)},
-        }
-        if record.labels:
-            row["labels"] = list(record.labels)
-        for name in ("correct", "answer", "reference"):
-            if getattr(record, name) is not None:
-                row[name] = getattr(record, name)
-        if scores is not None:
-            row["extra"] |= {_SCORES: [round(score, 6) for score in scores[place]]}
-        rows.append(row)
-    write_lines(path, rows)
+def record_row(out: Path, record: Record, scores: list[float] | None = None, **extra: Any) -> dict[str, Any]:
+    """A record as a row of our own format in the file `out`; encoded images go into the folder OUT_images, named by
+    their content."""
+    row: dict[str, Any] = {
+        "question": record.question,
+        "steps": list(record.steps),
+        "images": [_image_path(image, out.parent, out.with_name(f"{out.stem}_images")) for image in record.images],
+        "domain": record.domain,
+        "group": record.group,
+        "extra": {name: value for name, value in record.extra.items() if _is_plain(value)} | extra,
+    }
+    if record.labels:
+        row["labels"] = list(record.labels)
+    for name in ("correct", "answer", "reference"):
+        if getattr(record, name) is not None:
+            row[name] = getattr(record, name)
+    if scores is not None:
+        row["extra"] |= {_SCORES: [round(score, 6) for score in scores]}
+    return row
+
+
+def require_other_file(out: Path, data: StageData) -> None:
+    """Raises ConfigError where a command would write the file that it reads."""
+    paths = data.path if isinstance(data.path, (list, tuple)) else [data.path]
+    if any(path is not None and Path(path).resolve() == out.resolve() for path in paths):
+        raise ConfigError(f"out={out} is the file that data.path reads: choose another out")
+
+
+def made_of(command: str, settings: Any, records: Sequence[Record], *without: str) -> dict[str, Any]:
+    """What the rows of a stage depend on: its settings but `without` and where things lie, and the input."""
+    plain = to_plain(settings)
+    for name in ("out", "device", "shard", "overwrite", "table", "data", *without):
+        group, _, inner = name.partition(".")
+        if inner and isinstance(plain.get(group), dict):
+            plain[group].pop(inner, None)
+        elif not inner:
+            plain.pop(name, None)
+    return {"command": command, "settings": plain, "input": data_digests({"input": records})["input"]}
+
+
+def folder_digest(path: str) -> str:
+    """Names, sizes and times of a folder's files in one digest: whether it is still the same model."""
+    folder = Path(path)
+    facts: list[list[object]] = []
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        stat = file.stat()
+        facts.append([str(file.relative_to(folder)), stat.st_size, stat.st_mtime_ns])
+    return hashlib.blake2b(json.dumps([path, facts]).encode(), digest_size=16).hexdigest()
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write JSON Lines, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file of ours."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_scores(path: str) -> tuple[list[Record], list[list[float]]]:

@@ -1,63 +1,130 @@
-"""`sample`: the policy writes candidates for every question."""
+"""`sample`: the policy, a local model or a server, writes candidates for every question."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
 from dreamprm.commands.files import StageData
+from dreamprm.data.record import Record
+from dreamprm.policy.endpoint import EndpointConfig
 from dreamprm.policy.sampling import PolicyConfig
-from dreamprm.progress import Reporter, say
+from dreamprm.progress import say
 from dreamprm.setting import Settings, setting
 
 __all__ = ["SampleStage", "main", "sample"]
 
+Rows = list[dict[str, Any]]
+
 
 @dataclass
 class SampleStage(Settings):
-    """The policy writes `num` candidates for every question of `data`."""
+    """The policy writes `num` candidates for every question of `data`. A run that was killed goes on where it was."""
 
-    out: str = setting("candidates.jsonl", "file that is written")
+    out: str = setting("candidates.jsonl", "file that is appended to")
     num: int = setting(8, "candidates of a question", least=1)
     seed: int = setting(0, "of the draws", least=0)
+    shard: str = setting("1/1", "i/n: the i-th of n equal parts; the last one to end joins them")
+    overwrite: bool = setting(False, "whether an `out` of other settings is begun anew")
     judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     data: StageData = setting(StageData())
     policy: PolicyConfig = setting(PolicyConfig())
+    endpoint: EndpointConfig = setting(EndpointConfig())
+
+
+HOW = (
+    "url",
+    "concurrency",
+    "retries",
+    "timeout",
+    "requests_per_minute",
+    "token_budget",
+    "money_budget",
+    "key_variable",
+)
+"""Settings of an endpoint that change how chains are asked for, and not what they are."""
 
 
 def sample(settings: SampleStage) -> Path:
     """Write `num` candidates per question of the data as records; those with a reference are judged by it."""
-    from dreamprm.commands.files import read_records, write_records
+    from dreamprm.commands.files import made_of, read_records, require_other_file
+    from dreamprm.commands.stage_output import write_stage
+    from dreamprm.config.paths import conf_dir
+
+    out = Path(settings.out)
+    require_other_file(out, settings.data)
+    settings.endpoint = settings.endpoint.with_recipe(conf_dir() / "endpoint")
+    questions = list({record.group: record for record in read_records(settings.data)}.values())
+    about = made_of("sample", settings, questions, *(f"endpoint.{name}" for name in HOW), "endpoint.recipe")
+    by_server = settings.endpoint.url is not None
+    # A unit is a server's chain; of a local model a batch, since its draws depend on what it holds.
+    size = max(1, settings.policy.batch_size // settings.num)
+    sizes = [min(size, len(questions) - start) * settings.num for start in range(0, len(questions), size)]
+    if by_server:
+        sizes = [1] * (len(questions) * settings.num)
+
+    def make(units: Sequence[int], rows: Rows) -> Iterator[Rows]:
+        if by_server:
+            yield from _from_server(settings, questions, units, rows)
+        else:
+            yield from _from_model(settings, [questions[u * size : (u + 1) * size] for u in units], units)
+
+    if write_stage(out, about, sizes, make, shard=settings.shard, overwrite=settings.overwrite):
+        say(f"{sum(sizes)} candidates for {len(questions)} questions: {out}")
+    return out
+
+
+def _from_model(settings: SampleStage, units: Sequence[Sequence[Record]], numbers: Sequence[int]) -> Iterator[Rows]:
     from dreamprm.config.build import build_policy
     from dreamprm.policy import Prefix
+
+    policy = build_policy(settings.policy, settings.device) if units else None
+    for number, questions in zip(numbers, units, strict=True):
+        assert policy is not None
+        prefixes = [Prefix(record.question, record.images) for record in questions]
+        sampled = policy.sample(prefixes, settings.num, seed=settings.seed * 1_000_003 + number)
+        yield [
+            _row(settings, record, response, policy=settings.policy.path)
+            for record, responses in zip(questions, sampled, strict=True)
+            for response in responses
+        ]
+
+
+def _from_server(
+    settings: SampleStage, questions: Sequence[Record], units: Sequence[int], rows: Rows
+) -> Iterator[Rows]:
+    from dreamprm.policy import Prefix
+    from dreamprm.policy.endpoint import Endpoint
+
+    endpoint = Endpoint(settings.endpoint)
+    for name in ("tokens_in", "tokens_out"):  # what an earlier part of the run has used counts
+        setattr(endpoint.budget, name, sum(int(row.get("extra", {}).get(name, 0)) for row in rows))
+    asked = [questions[unit // settings.num] for unit in units]
+    names = [f"{record.group}|{unit % settings.num}" for record, unit in zip(asked, units, strict=True)]
+    prefixes = [Prefix(record.question, record.images) for record in asked]
+    for record, reply in zip(asked, endpoint.replies(prefixes, names, settings.seed), strict=True):
+        used = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out, "finish": reply.finish}
+        yield [_row(settings, record, reply.text, policy=settings.endpoint.model, **used)]
+
+
+def _row(settings: SampleStage, record: Record, response: str, **extra: Any) -> dict[str, Any]:
+    from dreamprm.commands.files import record_row
     from dreamprm.policy.answers import answer_of, ends_right, steps_of
 
-    questions = list({record.group: record for record in read_records(settings.data)}.values())
-    policy = build_policy(settings.policy, settings.device)
-    prefixes = [Prefix(record.question, record.images) for record in questions]
-    with Reporter("sample", len(questions) * settings.num) as report:
-        policy.progress = lambda done, total: report.update(done, {})
-        sampled = policy.sample(prefixes, settings.num, seed=settings.seed)
-    chains = [
-        replace(
-            record,
-            key=f"{record.key}:{place}",
-            steps=steps_of(response),
-            labels=(),
-            answer=answer_of(response),
-            correct=None if record.reference is None else ends_right(record, response, settings.judge),
-            extra={"policy": settings.policy.path},
-        )
-        for record, responses in zip(questions, sampled, strict=True)
-        for place, response in enumerate(responses)
-    ]
-    path = Path(settings.out)
-    write_records(path, chains)
-    say(f"{len(chains)} candidates for {len(questions)} questions: {path}")
-    return path
+    chain = replace(
+        record,
+        steps=steps_of(response),
+        labels=(),
+        answer=answer_of(response),
+        correct=None if record.reference is None else ends_right(record, response, settings.judge),
+        extra={},
+    )
+    return record_row(Path(settings.out), chain, **extra)
 
 
 main = command("sample", SampleStage, sample)

@@ -81,3 +81,46 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         select(SelectStage(scores=str(file)))
     with pytest.raises(ConfigError, match=r"method: Invalid value 'best', expected one of \[prm, weighted_vote"):
         settings_from(["method=best"], SelectStage)
+
+
+def test_score_writes_a_flat_table_and_never_a_score_that_is_no_number(tmp_path: Path) -> None:
+    import csv
+    import shutil
+
+    import pyarrow.parquet as pq
+    from safetensors.torch import load_file, save_file
+
+    from dreamprm.world import base_folder
+
+    data = StageData(path="world/test", limit=4)
+    for name in ("table.csv", "table.parquet"):
+        out, table = tmp_path / f"{name}.jsonl", tmp_path / name
+        score(ScoreStage(prm=str(base_folder()), out=str(out), table=str(table), aggregate="min", data=data))
+        is_csv = table.suffix == ".csv"
+        rows = list(csv.DictReader(table.read_text().splitlines())) if is_csv else pq.read_table(table).to_pylist()
+        for row, line in zip(rows, _lines(out), strict=True):
+            scores = line["extra"]["step_scores"]  # type: ignore[index,call-overload]
+            assert float(row["chain_score"]) == pytest.approx(min(scores))
+    broken = tmp_path / "broken"
+    shutil.copytree(base_folder(), broken)
+    weights = load_file(broken / "model.safetensors")
+    name = next(iter(sorted(weights)))
+    weights[name] = weights[name] * float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"2 of its tensors hold values that are not finite"):
+        score(ScoreStage(prm=str(broken), out=str(tmp_path / "no.jsonl"), data=data))
+    del weights[name]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="its files lack 1 tensors"):
+        score(ScoreStage(prm=str(broken), out=str(tmp_path / "no.jsonl"), data=data, overwrite=True))
+
+
+def test_out_is_never_the_input(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "1 + 1?", "steps": ["2"], "reference": "2"}) + "\n")
+    data = StageData(path=str(file), limit=1)
+    for stage, run in ((LabelStage, label), (ScoreStage, score), (SampleStage, sample)):
+        more = {"prm": "x"} if stage is ScoreStage else {}
+        with pytest.raises(ConfigError, match=r"is the file that data\.path reads"):
+            run(stage(out=str(tmp_path / "." / "rows.jsonl"), data=data, **more))
+    assert len(_lines(file)) == 1

@@ -143,9 +143,9 @@ class Endpoint:
         self.settings, self.budget = settings, Budget(settings)
         self._errors = openai.OpenAIError
         self._key = os.environ.get(settings.key_variable, "")
-        self._client = openai.OpenAI(
-            base_url=settings.url, api_key=self._key or "none", max_retries=settings.retries, timeout=settings.timeout
-        )
+        given: dict[str, Any] = {"max_retries": settings.retries, "timeout": settings.timeout}
+        self._connect = lambda: openai.OpenAI(base_url=settings.url, api_key=self._key or "none", **given)
+        self._client: Any = None
         self._next, self._pace = 0.0, threading.Lock()
 
     def replies(self, prefixes: Sequence[Prefix], names: Sequence[str], seed: int) -> Iterator[Reply]:
@@ -153,7 +153,7 @@ class Endpoint:
 
         Raises BudgetError, after the replies that were still paid for, and UserError where the server refuses.
         """
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+        with self._connect() as self._client, ThreadPoolExecutor(self.settings.concurrency) as pool:
             waiting: list[Any] = []
             todo = iter(zip(prefixes, names, strict=True))
             try:

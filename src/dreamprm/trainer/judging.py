@@ -11,10 +11,10 @@ from dreamprm.data.record import Record
 from dreamprm.evaluate import Candidates, Interval, paired_difference, question_accuracies
 from dreamprm.evaluate.figures import cluster_of, figures, first_questions
 from dreamprm.evaluate.verdict import Evidence, change_of
+from dreamprm.interrupt import StopRequest
 from dreamprm.loss import OUTER_LOSSES
 from dreamprm.prm.aggregation import aggregate
 from dreamprm.progress import RunProgress, Stage
-from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.state import Judged, Run
 
 __all__ = ["AFTER", "BEFORE", "evidence", "judge", "judging_stage", "test_records"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile, PhaseName
 from dreamprm.progress import RunProgress, Stage
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.cold_phase import ColdPhase
-from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.judging import AFTER, BEFORE, judge, judging_stage
 from dreamprm.trainer.phase import Phase
 from dreamprm.trainer.resume import checkpoint_run

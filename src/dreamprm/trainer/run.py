@@ -17,6 +17,7 @@ from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record, RecordError
 from dreamprm.doctor.quick import quick
 from dreamprm.errors import UserError
+from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
 from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
@@ -26,7 +27,6 @@ from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.sources.refusals import refuse
 from dreamprm.sources.sample import sample
 from dreamprm.tracker import open_tracker, require_tracker
-from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.resume import remember_data, require_finite_run, resume_run, say_what_metrics_lack

@@ -14,11 +14,11 @@ import torch
 
 from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
+from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import read_metrics
 from dreamprm.run_files.checkpoint import latest_checkpoint
 from dreamprm.sources import load_data
 from dreamprm.trainer.bilevel_phase import BilevelPhase
-from dreamprm.trainer.interrupt import StopRequest
 from dreamprm.trainer.phase import Made
 from dreamprm.trainer.run import train
 

@@ -33,7 +33,10 @@ class Part:
         for part in parts:
             total += part.values
         whole = Part((), total / divide)
-        return [whole, *(Part(part.parameters, part.values / divide) for part in parts)]
+        if not parts:
+            return [whole]
+        rows = torch.stack([part.values for part in parts]) / divide  # few calls: there are hundreds of parts
+        return [whole, *(Part(part.parameters, row) for part, row in zip(parts, rows.unbind(), strict=True))]
 
 
 class Sites:

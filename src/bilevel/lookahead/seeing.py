@@ -71,10 +71,18 @@ class Using(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if torch.is_grad_enabled() and mentions(self.known, args, kwargs):
-            return self.use(func, args, kwargs)
-        return func(*args, **kwargs)
+        known = self.known  # every call of the model passes here: nothing more than needed
+        for value in args:
+            if id(value) in known or (type(value) in (list, tuple) and mentions(known, value, {})):
+                break
+        else:
+            if not kwargs:
+                return func(*args)
+            if not mentions(known, (), kwargs):
+                return func(*args, **kwargs)
+        if torch.is_grad_enabled():
+            return self.use(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 class Replacing(TorchFunctionMode):

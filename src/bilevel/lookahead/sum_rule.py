@@ -119,6 +119,6 @@ def _mean(value: float, like: Tensor) -> float:
 def sums_of(parts: Sequence[Part], coefficients: Tensor) -> tuple[list[tuple[tuple[Tensor, ...], float]], float]:
     """Σ c d of each part that names its parameters, and of all together; parts[0] is all."""
     c = coefficients.double()
-    stacked: Any = torch.stack([(part.values.double() * c).sum() for part in parts])
+    stacked: Any = (torch.stack([part.values for part in parts]).double() * c).flatten(1).sum(1)
     rows: list[float] = stacked.tolist()
     return [(part.parameters, value) for part, value in zip(parts[1:], rows[1:], strict=True)], rows[0]

@@ -104,12 +104,15 @@ class Tape:
         """One function of a tracked tensor: by its rule, or by the functions that it is made of."""
         rule = Tracked.rules.get(function)
         if rule is not None:
-            return self._adopt(rule(self, *pytree.tree_map(self._tracked, (args, kwargs))))
+            found = self._tracked
+            return self._adopt(rule(self, tuple(map(found, args)), {k: found(v) for k, v in kwargs.items()}))
         inside = composite(function)
         if inside is not None:
             with self._mode:
                 return inside(*args, **kwargs)
         out = function(*args, **kwargs)
+        if not isinstance(out, Tensor | tuple | list | None):  # a shape, a dtype
+            return out
         written = out is None and getattr(function, "__name__", "") == "__setitem__"
         if written or any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)):
             leaves = pytree.tree_leaves((args, kwargs))
@@ -121,7 +124,10 @@ class Tape:
         return out
 
     def _tracked(self, leaf: Any) -> Any:
-        return self._known.get(id(leaf), leaf)
+        known = self._known.get(id(leaf))
+        if known is None and type(leaf) in (list, tuple):
+            return type(leaf)(map(self._tracked, leaf))
+        return leaf if known is None else known
 
     def _adopt(self, out: Any) -> Any:
         """What a chain has made of a parameter is known from now on too; the entry keeps it alive, so its id stays."""
@@ -129,8 +135,7 @@ class Tape:
             self._known[id(out.value)] = out
             return out.value
         if type(out) is tuple:
-            parts: tuple[Any, ...] = (*out,)
-            return tuple(map(self._adopt, parts))
+            return tuple(map(self._adopt, out))  # pyright: ignore[reportUnknownArgumentType]
         return out
 
     @property

@@ -12,59 +12,30 @@ from __future__ import annotations
 import logging
 import math
 import time
-import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..status import Status
 from ..steps import check_optimizer, unwrap
-from .check import HypergradientCheckError, Reference, Schedule
+from .check import Reference, Schedule
 from .graph import leaves, refuse_early, refuse_reentrant
+from .judge import Judge
 from .ledger import Ledger
-from .messages import disagreement, step_wrong, sum_rule_broken
 from .outer_gradient import OuterGradient
 from .product_table import PRODUCTS, Product
-from .recorder import Part, Recorder, Sites, lowest
+from .recorder import Sites, lowest
 from .step_probe import StepProbe
-from .sum_rule import sum_rule, sums_of
 from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
 from .typed import backward
+from .update_record import MicroBatch, Update, count_steps, refuse_parameters, validate, with_gradient
 from .words import AdamDerivative, Check
 
 __all__ = ["Lookahead"]
 
 _log = logging.getLogger("bilevel")
-
-
-@dataclass
-class _MicroBatch:
-    """What one inner block leaves for the hypergradient."""
-
-    recorder: Recorder
-    coefficients: Tensor | None = None  # attached to the weigher
-    used: Tensor | None = None  # as the backward pass had them
-    precision: torch.dtype | None = None
-    reference: Reference | None = None
-
-
-@dataclass
-class _Update:
-    """One update, from its first inner block to its hypergradient. Nothing of it is left for the next."""
-
-    sites: Sites
-    ledger: Ledger
-    batches: list[_MicroBatch]
-    written: dict[Tensor, tuple[int, int]]
-    num_steps: int
-    due: bool = False
-    probe: StepProbe | None = None
-    taken: TakenStep | None = None
-    outer: OuterGradient | None = None
 
 
 class Lookahead:
@@ -116,7 +87,7 @@ class Lookahead:
         check: Check = "raise",
         epsilon: float = 1e-2,
     ) -> None:
-        _validate(product, adam, check, clip_norm, clip_value, epsilon)
+        validate(product, adam, check, clip_norm, clip_value, epsilon)
         if hasattr(model, "_orig_mod"):
             raise ValueError("the model is compiled, which hides its functions; give Lookahead the module itself")
         check_optimizer(optimizer)
@@ -126,14 +97,14 @@ class Lookahead:
         self._check = check
         self._recorder = PRODUCTS[product]
         self._schedule = Schedule()
-        self._open: _MicroBatch | None = None
-        self._update: _Update | None = None
+        self._judge = Judge(product, self._recorder, check, self._schedule)
+        self._open: MicroBatch | None = None
+        self._update: Update | None = None
         self._trained: tuple[Any, ...] = ()
         self._sites = self._find_sites()
-        self._check_seconds = 0.0
         # How often the optimizer has stepped, whoever asked it to; in a list, so that the hook holds nothing else.
         self._num_steps = [0]
-        _count_steps(self, unwrap(optimizer), self._num_steps)
+        count_steps(self, unwrap(optimizer), self._num_steps)
 
     @property
     def num_updates(self) -> int:
@@ -152,7 +123,7 @@ class Lookahead:
             a[0] is not b[0] or a[1] != b[1] for a, b in zip(trained, self._trained, strict=True)
         ):
             sites = Sites(self.model, [p for p, requires_grad in trained if requires_grad])
-            _refuse_parameters(groups, sites)
+            refuse_parameters(groups, sites)
             self._recorder.refuse(sites)
             self._trained, self._sites = trained, sites
         return self._sites
@@ -178,7 +149,7 @@ class Lookahead:
                 update.ledger.unrecorded()
                 yield
             return
-        batch = _MicroBatch(self._recorder(update.sites, rows, self.epsilon))
+        batch = MicroBatch(self._recorder(update.sites, rows, self.epsilon))
         self._open = batch
         try:
             with batch.recorder.open():
@@ -193,7 +164,7 @@ class Lookahead:
         finally:
             self._open = None
 
-    def _begin(self) -> _Update:
+    def _begin(self) -> Update:
         """The update that this block belongs to: a new one after a step."""
         update = self._update
         if update is not None and update.taken is None and self._num_steps[0] != update.num_steps:
@@ -207,11 +178,11 @@ class Lookahead:
         if update is None:
             sites = self._find_sites()
             written = {p: fingerprint(p) for p in (*sites.names, *sites.others)}
-            self._update = update = _Update(sites, Ledger(sites.names), [], written, self._num_steps[0])
+            self._update = update = Update(sites, Ledger(sites.names), [], written, self._num_steps[0])
         return update
 
-    def _verify_unwritten(self, update: _Update) -> None:
-        refuse_moved(_with_gradient(update.sites), update.written)
+    def _verify_unwritten(self, update: Update) -> None:
+        refuse_moved(with_gradient(update.sites), update.written)
         moved = [p for p in update.sites.names if fingerprint(p) != update.written[p]]
         if moved:
             raise RuntimeError(
@@ -249,7 +220,7 @@ class Lookahead:
             refuse_reentrant(losses)
             start = time.perf_counter()
             batch.reference = Reference.take(losses, update.sites.parameters, batch.recorder.autograd)
-            self._check_seconds = time.perf_counter() - start
+            update.check_seconds = time.perf_counter() - start
         update.ledger.begin()
         batch.used = batch.recorder.backward(losses, used, scale)
         batch.precision = batch.recorder.precision
@@ -292,7 +263,7 @@ class Lookahead:
         taken = TakenStep.take(
             self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,
             update.sites.names if update is not None and recorded else {},
-            _with_gradient(update.sites) if update is not None and recorded else {},
+            with_gradient(update.sites) if update is not None and recorded else {},
             recorded and self._recorder.needs_before, update.probe if update is not None else None,
         )  # fmt: skip
         if update is None or not recorded:
@@ -341,8 +312,9 @@ class Lookahead:
             if update.due:
                 self._schedule.again()
             return Status.NOT_FINITE
-        cotangent = self._cotangent(update, taken, outer.vector)
-        surrogate = self._surrogate(update, taken, cotangent)
+        self._judge.report = self.report
+        cotangent = self._judge.cotangent(update, taken, outer.vector)
+        surrogate = self._judge.surrogate(update, taken, cotangent)
         if surrogate is None:
             return Status.NOT_FINITE
         for leaf, gradient in outer.direct.items():
@@ -353,7 +325,7 @@ class Lookahead:
         backward(surrogate, None if len(own) == len(reached) else own)
         return Status.DONE
 
-    def _ready(self) -> _Update:
+    def _ready(self) -> Update:
         """The update whose step was taken. Raises RuntimeError naming the call that is missing."""
         update = self._update
         if self._open is not None:
@@ -392,120 +364,3 @@ class Lookahead:
             "optimizer.step() was called where lookahead.step() belongs, so the step that is to be differentiated is "
             "not known; call lookahead.step(), which clips, steps, and remembers"
         )
-
-    def _cotangent(self, update: _Update, taken: TakenStep, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
-        """u = Cᵀ D v, written into v; or v itself, where the product wants that."""
-        if not self._recorder.through_step:
-            return vector
-        probe = update.probe
-        if probe is not None:
-            probe.take(vector)
-        x = taken.through_step(vector)
-        before_clip = 0.0 if probe is None else taken.against_gradient(x)
-        cotangent = taken.through_clip(x)
-        if probe is not None:
-            worst = probe.verify(taken, cotangent, before_clip)
-            if worst is not None and not worst <= 1.0:
-                self._fail(step_wrong(worst))
-        return cotangent
-
-    def _surrogate(self, update: _Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor | None:
-        """-Σ c d of all micro-batches, d held; the checks on the way. None where a d is not finite."""
-        surrogate: Tensor | None = None
-        precision: torch.dtype | None = None
-        sums: list[tuple[tuple[Tensor, ...], float]] = []
-        total = 0.0
-        for batch in update.batches:
-            assert batch.coefficients is not None, "inner() has seen to it"
-            assert batch.used is not None, "inner() has seen to it"
-            parts = batch.recorder.products(cotangent, taken)
-            own_sums, own_total = sums_of(parts, batch.used)
-            sums, total = sums + own_sums, total + own_total
-            if not math.isfinite(own_total):
-                return None
-            precision = lowest(precision, batch.precision or batch.used.dtype)
-            if batch.reference is not None:
-                self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update.sites)
-            part = -(batch.coefficients * parts[0].values.to(batch.coefficients.dtype)).sum()
-            surrogate = part if surrogate is None else surrogate + part
-        assert surrogate is not None, "there is a micro-batch"
-        assert precision is not None, "there is a micro-batch"
-        self._schedule.note(taken.parameters)
-        residual = sum_rule(sums, total, cotangent, taken, update.ledger.unscaled(taken.scale), precision)
-        self.report["sum_rule"] = residual.largest
-        if residual.failing and self._recorder.exact:
-            self._fail(sum_rule_broken(self.product, residual, update.sites.names))
-        return surrogate
-
-    def _compare(
-        self,
-        reference: Reference,
-        parts: Sequence[Part],
-        cotangent: Mapping[Tensor, Tensor],
-        precision: torch.dtype,
-        sites: Sites,
-    ) -> None:
-        start = time.perf_counter()
-        agreement = reference.compare(parts, cotangent, precision)
-        if math.isnan(agreement.error):
-            self._schedule.again()
-            return
-        seconds = self._check_seconds + time.perf_counter() - start
-        if not self._schedule.quiet:
-            self.report |= {"check": agreement.error, "check_seconds": seconds}
-        _log.info(
-            "hypergradient check: %s differs from plain autograd by %.1e (%.2f s)",
-            self.product,
-            agreement.error,
-            seconds,
-        )
-        if agreement.bad and self._recorder.exact:
-            self._fail(disagreement(self.product, agreement, sites.names))
-
-    def _fail(self, message: str) -> None:
-        if self._check == "raise":
-            raise HypergradientCheckError(message)
-        if self._check != "off":
-            _log.warning("%s", message)
-
-
-def _count_steps(owner: Lookahead, optimizer: torch.optim.Optimizer, counter: list[int]) -> None:
-    def count(*_: Any) -> None:
-        counter[0] += 1
-
-    weakref.finalize(owner, optimizer.register_step_post_hook(count).remove)
-
-
-def _refuse_parameters(groups: Sequence[Mapping[str, Any]], sites: Sites) -> None:
-    if not sites.parameters:
-        raise ValueError("the optimizer holds no trainable parameter of the model")
-    for index, group in enumerate(groups):
-        for place, parameter in enumerate(group["params"]):
-            if parameter.requires_grad and parameter not in sites.names:
-                raise ValueError(
-                    f"parameter {place} of the optimizer's group {index} is not in the model; Lookahead sees the "
-                    "losses through the model only: make it a parameter of the model, or give it its own optimizer"
-                )
-            if parameter.requires_grad and parameter.is_complex():
-                raise ValueError(f"{sites.names[parameter]}: complex parameters have no rule; keep two real ones")
-
-
-def _with_gradient(sites: Sites) -> dict[Tensor, str]:
-    return {p: name for p, name in sites.others.items() if p.grad is not None}
-
-
-def _validate(
-    product: str, adam: str, check: str, clip_norm: float | None, clip_value: float | None, epsilon: float
-) -> None:
-    for name, value, allowed in (
-        ("product", product, tuple(PRODUCTS)),
-        ("adam", adam, get_args(AdamDerivative)),
-        ("check", check, get_args(Check)),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, is {value!r}")
-    for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value), ("epsilon", epsilon)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, is {value!r}")
-    if clip_norm is not None and clip_value is not None:
-        raise ValueError("clip by norm or by value, not both: give clip_norm or clip_value")

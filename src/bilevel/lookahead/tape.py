@@ -121,7 +121,7 @@ class Tape:
                 f"{', '.join(uses)}: used by {getattr(function, '__qualname__', function)}, which has no ghost rule. "
                 f"Give it one with bilevel.register_rule(function, rule), or {ways_out(function, args, kwargs)}"
             )
-        return out
+        return out  # pyright: ignore[reportUnknownVariableType]
 
     def _tracked(self, leaf: Any) -> Any:
         known = self._known.get(id(leaf))

@@ -1,0 +1,105 @@
+"""From v to d, with every check on the way: the optimizer's own formula, plain autograd, the sum rule."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .check import HypergradientCheckError, Reference, Schedule
+from .messages import disagreement, step_wrong, sum_rule_broken
+from .recorder import Part, Recorder, lowest
+from .sum_rule import sum_rule, sums_of
+from .taken_step import TakenStep
+from .update_record import Update
+
+__all__ = ["Judge"]
+
+_log = logging.getLogger("bilevel")
+
+
+class Judge:
+    """The second half of `backward_outer`. check: "raise", "log" or "off"; report: where the numbers go."""
+
+    def __init__(self, product: str, recorder: type[Recorder], check: str, schedule: Schedule) -> None:
+        self.product, self.recorder, self.check, self.schedule = product, recorder, check, schedule
+        self.report: dict[str, float] = {}
+
+    def cotangent(self, update: Update, taken: TakenStep, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """u = Cᵀ D v, written into v; or v itself, where the product wants that."""
+        if not self.recorder.through_step:
+            return vector
+        probe = update.probe
+        if probe is not None:
+            probe.take(vector)
+        x = taken.through_step(vector)
+        before_clip = 0.0 if probe is None else taken.against_gradient(x)
+        cotangent = taken.through_clip(x)
+        if probe is not None:
+            worst = probe.verify(taken, cotangent, before_clip)
+            if worst is not None and not worst <= 1.0:
+                self._fail(step_wrong(worst))
+        return cotangent
+
+    def surrogate(self, update: Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor | None:
+        """-Σ c d of all micro-batches, d held; the checks on the way. None where a d is not finite."""
+        surrogate: Tensor | None = None
+        precision: torch.dtype | None = None
+        sums: list[tuple[tuple[Tensor, ...], float]] = []
+        total = 0.0
+        for batch in update.batches:
+            assert batch.coefficients is not None, "inner() has seen to it"
+            assert batch.used is not None, "inner() has seen to it"
+            parts = batch.recorder.products(cotangent, taken)
+            own_sums, own_total = sums_of(parts, batch.used)
+            sums, total = sums + own_sums, total + own_total
+            if not math.isfinite(own_total):
+                return None
+            precision = lowest(precision, batch.precision or batch.used.dtype)
+            if batch.reference is not None:
+                self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update)
+            part = -(batch.coefficients * parts[0].values.to(batch.coefficients.dtype)).sum()
+            surrogate = part if surrogate is None else surrogate + part
+        assert surrogate is not None, "there is a micro-batch"
+        assert precision is not None, "there is a micro-batch"
+        self.schedule.note(taken.parameters)
+        residual = sum_rule(sums, total, cotangent, taken, update.ledger.unscaled(taken.scale), precision)
+        self.report["sum_rule"] = residual.largest
+        if residual.failing and self.recorder.exact:
+            self._fail(sum_rule_broken(self.product, residual, update.sites.names))
+        return surrogate
+
+    def _compare(
+        self,
+        reference: Reference,
+        parts: Sequence[Part],
+        cotangent: Mapping[Tensor, Tensor],
+        precision: torch.dtype,
+        update: Update,
+    ) -> None:
+        start = time.perf_counter()
+        agreement = reference.compare(parts, cotangent, precision)
+        if math.isnan(agreement.error):
+            self.schedule.again()
+            return
+        seconds = update.check_seconds + time.perf_counter() - start
+        if not self.schedule.quiet:
+            self.report |= {"check": agreement.error, "check_seconds": seconds}
+        _log.info(
+            "hypergradient check: %s differs from plain autograd by %.1e (%.2f s)",
+            self.product,
+            agreement.error,
+            seconds,
+        )
+        if agreement.bad and self.recorder.exact:
+            self._fail(disagreement(self.product, agreement, update.sites.names))
+
+    def _fail(self, message: str) -> None:
+        if self.check == "raise":
+            raise HypergradientCheckError(message)
+        if self.check != "off":
+            _log.warning("%s", message)

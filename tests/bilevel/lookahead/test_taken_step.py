@@ -170,7 +170,7 @@ def test_the_trainable_set_changes_between_updates(case: Any, product: str, how:
 
     def start() -> tuple[Any, Any]:
         torch.manual_seed(0)
-        model = mlp().double()
+        model: Any = mlp().double()
         model[0].requires_grad_(how == "freeze")
         return model, SGD(model[2].parameters() if how == "add_param_group" else model.parameters(), lr=0.1)
 

@@ -50,7 +50,7 @@ bench: $(DEV)  ## microbenchmarks of the hypergradients; writes benchmarks/repor
 	$(BIN)/python -m benchmarks.engine $(ARGS)
 
 prove: $(DEV)  ## the slow proofs: five seeds on the world; writes benchmarks/reports/
-	$(BIN)/python -m benchmarks.prove $(ARGS)
+	$(BIN)/python -m benchmarks.evidence.prove $(ARGS)
 
 base: $(SETUP)  ## rebuild the tiny InternVL of the embedded world
 	$(BIN)/python -m dreamprm.world.build_base $(ARGS)

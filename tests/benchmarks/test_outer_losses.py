@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.outer_losses import CANDIDATES, main
+from benchmarks.evidence.outer_losses import CANDIDATES, main
 
 
 def test_a_row_for_every_loss_and_aggregate(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.outer_signal import main
+from benchmarks.evidence.outer_signal import main
 
 
 def test_signal_prints_a_row_for_the_last_update(capsys: pytest.CaptureFixture[str]) -> None:

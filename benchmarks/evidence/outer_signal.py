@@ -1,6 +1,6 @@
 """Does the outer problem say which examples are bad? The hypergradients against the world's known truth, by update.
 
-    python -m benchmarks.outer_signal +experiment=instance_table model.path=runs/NAME/seed0/prm cold.updates=0
+    python -m benchmarks.evidence.outer_signal +experiment=instance_table model.path=runs/NAME/seed0/prm cold.updates=0
 
 Trains as `python -m src.train` does with the same settings, and prints for every ten bilevel updates the AUC against
 the mislabelled chains of the batch's weights w_i and of -dF/dw_i (positive: more of this example lowers the outer

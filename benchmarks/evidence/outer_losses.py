@@ -1,6 +1,6 @@
 """Which outer loss tells mislabelled examples from the others, at one update ahead? The world's truth against -dF/dw_i.
 
-    python -m benchmarks.outer_losses model.path=runs/NAME/seed0/prm [after=2,10,20] [meta=256] [SETTINGS]
+    python -m benchmarks.evidence.outer_losses model.path=runs/NAME/seed0/prm [after=2,10,20] [meta=256] [SETTINGS]
 
 Trains the PRM from `model.path` with equal weights, as `+experiment=no_selection` does, and stops after the given
 updates. There, for every outer loss and aggregate, it prints two figures of d_i = -dF/dw_i = <D ∇F(θ'), ∇l_i(θ)> / B on

@@ -1,4 +1,4 @@
-"""The weighers on real chains, several seeds, paired: `python -m benchmarks.prove_text [--seeds 5] [--workers 2]`.
+"""The weighers on real chains, several seeds, paired: `python -m benchmarks.evidence.prove_text [--seeds 5]`.
 
 Each seed holds out other questions, and draws other batches; all arms of a seed share these and one cold-started PRM.
 Runs whose results.json exists are kept, so an interrupted proof goes on. Writes
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.prove import REPORTS, run, show
+from benchmarks.evidence.prove import REPORTS, run, show
 
 ARMS = {
     "no_selection": ["weigher=uniform"],
@@ -146,7 +146,8 @@ def main() -> None:
     text = [
         f"# Weighers on real text, {today}",
         "",
-        f"`python -m benchmarks.prove_text {' '.join(sys.argv[1:])}` at commit {commit}; torch {torch.__version__}, "
+        f"`python -m benchmarks.evidence.prove_text {' '.join(sys.argv[1:])}` "
+        f"at commit {commit}; torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, one "
         f"thread and {minutes:.1f} minutes per run. {options.seeds} seeds; intervals are Student's, 95 %, over seeds.",
         "",

@@ -1,6 +1,6 @@
 """The slow proof: every weigher on the embedded world, several seeds, paired. `make prove`, or
 
-    python -m benchmarks.prove [--seeds 5] [--workers 2] [--folder runs/prove] [OVERRIDE ...]
+    python -m benchmarks.evidence.prove [--seeds 5] [--workers 2] [--folder runs/prove] [OVERRIDE ...]
 
 A seed decides the cold start, which chains are drawn, which labels are wrong, and the order of the batches; all arms of
 a seed share its cold-started PRM, so that they differ in their weights alone. Runs whose results.json exists are kept,
@@ -27,7 +27,7 @@ from scipy import stats
 from dreamprm.evaluate.weights import domain_rank_correlation
 from dreamprm.world.trouble import DOMAIN_SOURCES
 
-REPORTS = Path(__file__).parent / "reports"
+REPORTS = Path(__file__).parents[1] / "reports"
 # Arm -> the command's overrides. The domain arms run on the world whose domains are bad as a whole.
 ARMS = {
     "no_selection": ["+experiment=no_selection"],
@@ -227,7 +227,7 @@ def main() -> None:
         options.workers,
     )
     results = collect(folder, seeds)
-    command = "python -m benchmarks.prove " + " ".join(sys.argv[1:])
+    command = "python -m benchmarks.evidence.prove " + " ".join(sys.argv[1:])
     print(write_report(results, command.strip(), [json.loads((one / "results.json").read_text()) for one in cold]))
 
 

@@ -1,0 +1,119 @@
+"""The matrix method x trouble x seed: `python -m benchmarks.evidence [--troubles …] [--methods …] [--seeds 3]`.
+
+Resumable: a cell that is there is kept. Each (trouble, seed) has one cold start that all its methods share. Writes the
+cells as one parquet file and benchmarks/reports/DATE-evidence.md; `--judged validation --first-seed 100` chooses
+settings on other questions and other seeds than those that are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.evidence.fitting import figures
+from benchmarks.evidence.methods import METHODS
+from benchmarks.evidence.report import write_report
+from benchmarks.evidence.start import Start, load_start
+from dreamprm.evaluate.steps import auc
+from dreamprm.world import KINDS
+
+HEADLINE = ("crowd", "flips", "clean")
+
+
+def run_cell(start: Start, method: str) -> dict[str, Any]:
+    """One method from one start: its figures on the judged questions, and its trust against the truth."""
+    torch.manual_seed(start.seed)
+    began = time.process_time()
+    outcome = METHODS[method](start)
+    found: dict[str, Any] = {"trouble": start.trouble, "seed": start.seed, "method": method}
+    found["seconds"] = time.process_time() - began
+    found |= figures(outcome.judge, start.judged)
+    wrong, mask = start.train.wrong, start.train.mask
+    if outcome.trust is not None and bool(wrong.any()):
+        trust = outcome.trust.expand_as(wrong).double()
+        found["trust_step_auc"] = float(auc(~wrong[mask].numpy(), trust[mask].numpy()))
+        mean = (trust * mask).sum(1) / mask.sum(1)
+        found["trust_chain_auc"] = float(auc(~wrong.any(1).numpy(), mean.numpy()))
+    return found
+
+
+def run_start(folder: Path, trouble: str, seed: int, judged: str, methods: list[str]) -> list[str]:
+    """All cells of a start that are not there yet; the names of those that were made."""
+    torch.set_num_threads(1)
+    made: list[str] = []
+    start: Start | None = None
+    for method in methods:
+        path = cell_path(folder, trouble, seed, method)
+        if path.is_file():
+            continue
+        start = start or load_start(folder / "starts" / f"{trouble}-{seed}.pt", trouble, seed, judged)
+        found = run_cell(start, method) | {"judged": judged, "start_seconds": start.seconds}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(found))
+        part.replace(path)
+        made.append(f"{trouble} {seed} {method}: best-of-8 {found['best_of_n_min']:.3f}, {found['seconds']:.0f} s")
+        print(made[-1], flush=True)
+    return made
+
+
+def cell_path(folder: Path, trouble: str, seed: int, method: str) -> Path:
+    return folder / "cells" / f"{trouble}-{seed}-{method}.json"
+
+
+def self_consistency(start: Start) -> dict[str, Any]:
+    """The plain vote, the policy alone and the oracle on the judged questions: the same for every start."""
+    chains = start.judged
+    policy, vote, oracle = [], [], []
+    for question in range(int(chains.question.max()) + 1):
+        rows = (chains.question == question).nonzero()[:, 0]
+        answers = chains.answer[rows].tolist()
+        # The first of the answers that most chains give, as in dreamprm.selection.majority.
+        winner = max(range(len(rows)), key=lambda row: (answers.count(answers[row]), -row))
+        policy.append(chains.correct[rows].mean().item())
+        vote.append(chains.correct[rows[winner]].item())
+        oracle.append(chains.correct[rows].max().item())
+    count = len(policy)
+    return {"policy": sum(policy) / count, "self_consistency": sum(vote) / count, "oracle": sum(oracle) / count}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--troubles", default=",".join(HEADLINE), help=f"of {','.join(KINDS)}")
+    parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--judged", choices=("test", "validation"), default="test")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    options = parser.parse_args()
+    troubles, methods = options.troubles.split(","), options.methods.split(",")
+    for given, known, what in ((troubles, KINDS, "trouble"), (methods, METHODS, "method")):
+        if unknown := [name for name in given if name not in known]:
+            parser.error(f"unknown {what} {unknown[0]}; there are {', '.join(known)}")
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    starts = [(trouble, seed) for seed in seeds for trouble in troubles]
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        jobs = [pool.submit(run_start, options.folder, *one, options.judged, methods) for one in starts]
+        for done, job in enumerate(as_completed(jobs), 1):
+            job.result()
+            print(f"{done} of {len(jobs)} starts", flush=True)
+    cells = [json.loads(path.read_text()) for path in sorted((options.folder / "cells").glob("*.json"))]
+    cells = [c for c in cells if c["judged"] == options.judged and c["trouble"] in troubles and c["seed"] in seeds]
+    first = load_start(
+        options.folder / "starts" / f"{troubles[0]}-{seeds[0]}.pt", troubles[0], seeds[0], options.judged
+    )
+    command = "python -m benchmarks.evidence " + " ".join(sys.argv[1:])
+    print(write_report(cells, self_consistency(first), command.strip(), options.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The matrix as tables: means with intervals, paired differences, ranks over troubles, and what it cost."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+__all__ = ["interval", "write_report"]
+
+REPORTS = Path(__file__).parents[1] / "reports"
+FIGURE = "best_of_n_min"
+REFERENCES = ("no_selection", "meta_directly")
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and Student's 95 % interval over seeds."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
+
+
+def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], command: str, folder: Path) -> Path:
+    """cells.parquet in the folder, and DATE-evidence.md among the reports."""
+    pq.write_table(pa.Table.from_pylist(cells), folder / "cells.parquet")
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    troubles = list(dict.fromkeys(cell["trouble"] for cell in cells))
+    named = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
+    lines = [
+        f"# Does learning the weights help, and against what: {today}",
+        "",
+        f"`{command}`; Python {platform.python_version()}, {os.cpu_count()} cores, one thread per process.",
+        "",
+        f"Best-of-8 by the weakest step on the {cells[0]['judged']} questions, the same for all: {named}. Intervals "
+        "are Student's, 95 %, over seeds. Trust AUC: the trust that a method ends with against the truth.",
+    ]
+    for trouble in troubles:
+        lines += ["", f"## {trouble}", "", *_table([cell for cell in cells if cell["trouble"] == trouble])]
+    lines += ["", "## Ranks over troubles", "", *_ranks(cells, troubles), ""]
+    seconds, starts = sum(c["seconds"] for c in cells), {(c["trouble"], c["seed"]): c["start_seconds"] for c in cells}
+    lines += [
+        f"Cost: {len(cells)} cells of {seconds / len(cells):.0f} s on one core each in the mean ({seconds / 60:.0f} "
+        f"minutes in all), {len(starts)} cold starts of {statistics.fmean(starts.values()):.0f} s.",
+        "",
+    ]
+    path = REPORTS / f"{today}-evidence.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _by_seed(cells: Iterable[dict[str, Any]], method: str, figure: str = FIGURE) -> dict[int, float]:
+    return {cell["seed"]: cell[figure] for cell in cells if cell["method"] == method and figure in cell}
+
+
+def _table(cells: list[dict[str, Any]]) -> list[str]:
+    heads = ["best-of-8", "step AUC", *(f"less {name}" for name in REFERENCES), "trust AUC, steps", "chains", "seconds"]
+    lines = ["| method | seeds | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
+    for method in _order(cells):
+        found = _by_seed(cells, method)
+        row = [method, str(len(found)), interval(list(found.values()))]
+        row.append(interval(list(_by_seed(cells, method, "step_auc").values())))
+        for name in REFERENCES:
+            other = _by_seed(cells, name)
+            shared = sorted(found.keys() & other.keys())
+            row.append("-" if name == method or not shared else interval([found[s] - other[s] for s in shared]))
+        for figure in ("trust_step_auc", "trust_chain_auc"):
+            values = list(_by_seed(cells, method, figure).values())
+            row.append(f"{statistics.fmean(values):.3f}" if values else "-")
+        row.append(f"{statistics.fmean(_by_seed(cells, method, 'seconds').values()):.0f}")
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+def _order(cells: list[dict[str, Any]]) -> list[str]:
+    """Methods from best to worst."""
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    return sorted(methods, key=lambda method: -statistics.fmean(_by_seed(cells, method).values()))
+
+
+def _ranks(cells: list[dict[str, Any]], troubles: list[str]) -> list[str]:
+    """The place of every method that ran on all troubles; the bound is left out."""
+    by_trouble = {trouble: [c for c in cells if c["trouble"] == trouble] for trouble in troubles}
+    common = set.intersection(*({c["method"] for c in found} for found in by_trouble.values())) - {"known_clean"}
+    places = {
+        trouble: [method for method in _order(found) if method in common] for trouble, found in by_trouble.items()
+    }
+    ranks = {m: [places[trouble].index(m) + 1 for trouble in troubles] for m in common}
+    lines = ["| method | mean rank | " + " | ".join(troubles) + " |", "|---" * (len(troubles) + 2) + "|"]
+    for method, found in sorted(ranks.items(), key=lambda item: (statistics.fmean(item[1]), item[0])):
+        lines.append(f"| {method} | {statistics.fmean(found):.1f} | " + " | ".join(map(str, found)) + " |")
+    return lines

@@ -1,0 +1,107 @@
+import copy
+import functools
+
+import pytest
+import torch
+from benchmarks.evidence import methods, report
+from benchmarks.evidence.__main__ import run_cell, self_consistency
+from benchmarks.evidence.fitting import Fit, meta_losses, scores
+from benchmarks.evidence.judge import Judge, last_layer
+from benchmarks.evidence.learned import calibrated, learn_weights
+from benchmarks.evidence.methods import METHODS
+from benchmarks.evidence.start import Start, encode
+
+from dreamprm.prm import PRM
+from dreamprm.world import base_folder, load
+
+
+@pytest.fixture(scope="module")
+def prm():
+    return PRM.from_pretrained(base_folder()).eval()
+
+
+@pytest.fixture(scope="module")
+def start(prm):
+    records = load("train", trouble="crowd", seed=1, num_chains=48)
+    domains = {name: place for place, name in enumerate(sorted({record.domain for record in records}))}
+    parts = [encode(prm, found, domains) for found in (records, load("meta", num_chains=24), load("test")[:32])]
+    return Start("crowd", 1, last_layer(prm), *parts, len(domains), 0.0)
+
+
+def test_the_kept_states_and_the_last_layer_give_what_the_whole_prm_gives(prm, start):
+    records = load("train", trouble="crowd", seed=1, num_chains=48)
+    whole = prm.score_records(records)
+    ours = scores(Judge(start.layer), start.train).sigmoid()
+    for row, values in enumerate(whole):
+        # Two orders of summation in float32, over four layers.
+        torch.testing.assert_close(ours[row, : len(values)], torch.tensor(values), atol=1e-4, rtol=0)
+
+
+def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
+    """Central differences of F(θ'(w)) in float64, through the very step of AdamW."""
+    start = to_double(start)
+    rows, loss = torch.arange(16), meta_losses("cross_entropy", "min")
+    weights = torch.ones_like(start.train.labels)
+
+    def run(weights: torch.Tensor) -> Fit:
+        fit = Fit(Judge(start.layer).double(), start.train, 8, seed=0, batch=16)
+        for _ in range(3):  # past Adam's first steps, which are signs
+            fit.weighted(rows, torch.ones_like(weights))
+        fit.weighted(rows, weights)
+        return fit
+
+    fit = run(weights)
+    gradient, _ = fit.meta_gradient(start.meta, loss)
+    found = fit.hypergradient(start.train.take(rows), gradient) / len(rows)
+    small = 1e-4
+    for row, step in ((0, 0), (3, 1), (7, 2)):
+        ends = []
+        for sign in (1, -1):
+            moved = weights.clone()
+            moved[row, step] += sign * small
+            ends.append(run(moved).meta_gradient(start.meta, loss)[1])
+        difference = -(ends[0] - ends[1]) / (2 * small)
+        # The truncation error of a difference over 2e-4 in float64.
+        torch.testing.assert_close(
+            torch.tensor(difference, dtype=torch.float64), found[row, step], rtol=1e-3, atol=1e-9
+        )
+
+
+def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(methods, "UPDATES", 2)
+    monkeypatch.setattr(methods, "META_UPDATES", 2)
+    monkeypatch.setattr(
+        methods, "learn_weights", functools.partial(learn_weights, rounds=2, updates=4, looks=1, final=2)
+    )
+    cells = [run_cell(start, name) | {"judged": "test", "start_seconds": 1.0} for name in METHODS]
+    for cell in cells:
+        assert 0 <= cell["best_of_n_min"] <= 1
+        assert cell.get("trust_step_auc", 0.5) == pytest.approx(0.5, abs=0.5)
+    learned = {cell["method"] for cell in cells if "trust_step_auc" in cell}
+    assert {"step_table", "instance_table", "domain_table", "small_loss"} <= learned
+    vote = self_consistency(start)
+    assert vote["policy"] <= vote["oracle"]
+    monkeypatch.setattr(report, "REPORTS", tmp_path)
+    text = report.write_report(cells, vote, "a command", tmp_path).read_text()
+    assert "## crowd" in text
+    assert "| step_table | 1 |" in text
+
+
+def test_calibration_takes_scale_and_offset_out_of_the_gradient(start):
+    judge = Judge(start.layer)
+    loss = calibrated(judge, start.meta)
+    z = scores(judge, start.meta)
+    knobs = torch.tensor([1.0, 0.0], requires_grad=True)
+    value = loss(knobs[0] * z + knobs[1], start.meta.mask, start.meta.correct).mean()
+    (gradient,) = torch.autograd.grad(value, knobs)
+    torch.testing.assert_close(gradient, torch.zeros(2), atol=1e-4, rtol=0)  # LBFGS in float32
+
+
+def to_double(start):
+    start = copy.deepcopy(start)
+    for part in (start.train, start.meta):
+        for name, value in vars(part).items():
+            if value.is_floating_point():
+                setattr(part, name, value.double())
+    start.layer = {name: value.double() for name, value in start.layer.items()}
+    return start

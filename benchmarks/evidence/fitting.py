@@ -150,7 +150,7 @@ class Fit:
             for rows in torch.argsort(chains.length, stable=True).split(batch_size):
                 some = chains.take(rows)
                 call = lambda p, given=(some.hidden, some.positions): functional_call(self.judge, p, given)  # noqa: E731
-                z, dz = jvp(call, (self.before,), (tangents,))
+                z, dz, *_ = jvp(call, (self.before,), (tangents,))
                 d = (z.sigmoid() - some.labels) * dz * some.mask / some.mask.sum(1, keepdim=True)
                 found[rows, : d.shape[1]] = d
         return found

@@ -49,6 +49,8 @@ def last_layer(prm: Any) -> dict[str, Tensor]:
 class Judge(nn.Module):
     """(hidden (B, T, D), positions (B, S)) -> log-odds that each step is right, (B, S)."""
 
+    angles: Tensor
+
     def __init__(self, tensors: dict[str, Tensor], heads: int = 4, theta: float = 10000.0, eps: float = 1e-6) -> None:
         super().__init__()
         self.tensors = nn.ParameterDict({name: nn.Parameter(value.clone()) for name, value in tensors.items()})

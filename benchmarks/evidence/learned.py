@@ -59,7 +59,7 @@ def learn_weights(
     updates: int = 50,
     looks: int = 2,
     sharpness: tuple[float, float] = (1.5, 6.0),
-    final: int = 300,
+    final: int = 200,
 ) -> tuple[Judge, Tensor]:
     """The judge trained from the cold start on the learned weights, and the trust in every step, (N, S).
 

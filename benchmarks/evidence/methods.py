@@ -20,7 +20,7 @@ from benchmarks.evidence.start import Chains, Start
 
 __all__ = ["METHODS", "Outcome"]
 
-UPDATES = 300
+UPDATES = 200
 META_UPDATES = 100
 KEPT = 0.6
 

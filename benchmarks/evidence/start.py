@@ -25,7 +25,7 @@ from dreamprm.world import base_folder, check_disjoint, dense_batch, dense_examp
 
 __all__ = ["Chains", "Start", "load_start", "make_start"]
 
-UPDATES, BATCH, LR, DENSE_BATCH, DENSE_WEIGHT = 120, 64, 1e-3, 32, 0.5
+UPDATES, BATCH, LR, DENSE_BATCH, DENSE_WEIGHT = 240, 64, 1e-3, 32, 0.5
 
 
 @dataclass
@@ -84,7 +84,9 @@ def cold_start(records: list[Record], seed: int, updates: int) -> PRM:
     collate = prm.collator(cache=len(records))
     parameters = [value for value in prm.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.01)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=updates, pct_start=0.05)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LR, total_steps=updates, pct_start=0.05, cycle_momentum=False
+    )
     sampler, dense = EpochSampler(len(records), seed=seed), dense_examples(seed)
     for _ in range(updates):
         batch = collate([records[row] for row in sampler.draw(BATCH)])

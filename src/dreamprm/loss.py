@@ -85,12 +85,48 @@ def _contrast(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Te
     return value * len(right) / (2 * sides)
 
 
+_RIDGE = 1e-5  # keeps the fit finite where right and wrong chains do not overlap
+_NEWTON = 30
+
+
+def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
+    scale, offset = _fit_confidence(value.detach().double(), right.double()).to(value.dtype)
+    return F.binary_cross_entropy_with_logits(scale * value + offset, right, reduction="none")
+
+
+def _fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> Float[Tensor, " 2"]:
+    """argmin over (α, β) of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2, by Newton steps that are halved until the
+    loss falls; strictly convex."""
+    inputs = torch.stack([value, torch.ones_like(value)], 1)  # (B, 2)
+    start = torch.tensor([1.0, 0.0], dtype=value.dtype, device=value.device)
+
+    def loss(fitted: Tensor) -> Tensor:
+        ridge = _RIDGE * (fitted - start).square().sum() / 2
+        return F.binary_cross_entropy_with_logits(inputs @ fitted, right) + ridge
+
+    fitted, now = start, loss(start)
+    for _ in range(_NEWTON):
+        p = (inputs @ fitted).sigmoid()
+        gradient = inputs.T @ (p - right) / len(right) + _RIDGE * (fitted - start)
+        curvature = inputs.T @ (inputs * (p * (1 - p))[:, None]) / len(right)
+        step = torch.linalg.solve(curvature + _RIDGE * torch.eye(2, dtype=value.dtype, device=value.device), gradient)
+        length = 1.0
+        while not (then := loss(fitted - length * step)) <= now:
+            length /= 2
+            if length < 1e-6:
+                return fitted
+        fitted, now = fitted - length * step, then
+    return fitted
+
+
 OUTER_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, str], Tensor]] = {
     "mse": _outer_mse,
     "cross_entropy": _outer_cross_entropy,
     "steps": _outer_steps,
     "dreamprm15_code": _dreamprm15_code,
     "contrast": _contrast,
+    "calibrated": _calibrated,
 }
 """Name -> (log-odds (B, S), outcome r (B,), mask of steps (B, S), aggregation) to the loss of every chain.
 
@@ -101,6 +137,10 @@ the aggregate 'mean', and ignores `aggregate`.
 contrast: the mean log-odds of the aggregate over wrong chains less that over right ones, halved. Ours, for learning
 weights only. Every chain of the batch counts, the surely judged too, where the other gradients vanish; and an over-
 confident PRM does not make it ask for less confidence, which mislabelled examples give it first of all.
+calibrated: min over α, β of the cross-entropy of α a + β, a the aggregate's log-odds, fitted to the batch; its gradient
+is that with α, β held (envelope theorem), and never asks for more or less confidence of all chains alike. Ours. With
+the weakest step as aggregate it sees labels that are wrong consistently, where the contrast is blind; give it a large
+batch, two numbers are fitted to it.
 """
 
 

@@ -100,3 +100,46 @@ def test_the_contrast_of_right_and_wrong_chains(batch, logits):
     batch.correct[0] = 0.0  # no right chain: the wrong ones are to go down
     down = torch.stack([logits[0].mean(), logits[1, :2].mean()]).mean() / 2
     torch.testing.assert_close(outer_loss(logits, batch, "log_odds_mean", "contrast"), down)
+
+
+def many(scores, outcomes):
+    """A batch of chains of one step each."""
+    count = len(scores)
+    ones = torch.ones(count, 1, dtype=torch.bool)
+    return scores[:, None], Batch(
+        inputs={},
+        step_positions=torch.zeros(count, 1, dtype=torch.long),
+        step_mask=ones,
+        labels=torch.zeros(count, 1),
+        label_mask=ones,
+        correct=outcomes,
+        index=torch.arange(count),
+        domain=torch.zeros(count, dtype=torch.long),
+        keys=[str(row) for row in range(count)],
+    )
+
+
+def test_calibrated_is_blind_to_confidence_and_to_a_shift():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(400, generator=generator, dtype=torch.float64)
+    outcomes = (torch.rand(400, generator=generator) < (2 * scores + 0.5).sigmoid()).double()
+    plain = outer_loss(*many(scores, outcomes), "min", "calibrated")
+    # The ridge of 1e-5 is what is left of the difference.
+    for scale, offset in ((5.0, 0.0), (1.0, -3.0), (0.3, 2.0)):
+        moved = outer_loss(*many(scale * scores + offset, outcomes), "min", "calibrated")
+        assert moved.item() == pytest.approx(plain.item(), abs=5e-3)
+    assert plain < outer_loss(*many(3 * scores - 1, outcomes), "min", "cross_entropy")
+    knobs = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(
+        outer_loss(*many(knobs[0] * scores + knobs[1], outcomes), "min", "calibrated"), knobs
+    )
+    torch.testing.assert_close(gradient, torch.zeros(2, dtype=torch.float64), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("outcomes", [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+def test_calibrated_stays_finite_where_outcomes_are_told_apart_or_all_alike(outcomes):
+    scores = torch.tensor([40.0, 35.0, -30.0, -50.0], requires_grad=True)
+    value = outer_loss(*many(scores, torch.tensor(outcomes)), "min", "calibrated")
+    (gradient,) = torch.autograd.grad(value, scores)
+    assert value.isfinite()
+    assert gradient.isfinite().all()

@@ -20,6 +20,7 @@ COMMANDS = {
     "select": ("dreamprm.commands.select", "best-of-N: one candidate per question"),
     "evaluate": ("dreamprm.commands.evaluate", "best-of-N and step-level figures of a scores file"),
     "doctor": ("dreamprm.commands.doctor", "what a trainer must know of a data file"),
+    "clean": ("dreamprm.commands.clean", "the training file again, with its weights or cut by them"),
     "report": ("dreamprm.commands.report", "report.html of a finished run"),
     "experiments": ("dreamprm.commands.experiments", "the named experiments, with what each is"),
 }

@@ -1,0 +1,234 @@
+"""`clean`: the training file again, in the format it came in, with every row's learned weight or without the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamprm.commands.command import command
+from dreamprm.errors import ConfigError, UserError
+from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
+
+__all__ = ["CleanStage", "clean", "main"]
+
+FIELD = "dreamprm_weight"
+
+
+@dataclass
+class CleanStage(Settings):
+    """The training file of a run again, in the format it came in: every row with its weight, or cut by it."""
+
+    run_dir: str | None = setting(None, "the folder of a finished run")
+    data: str | None = setting(None, "the file that it trained on; null: as its config.yaml says")
+    out: str | None = setting(None, "file to write, with the ending of `data`")
+    below: float | None = setting(None, "leave out the rows whose weight is below this; null: none")
+    keep: float | None = setting(None, "keep this share of the rows, those of the highest weights", above=0, most=1)
+
+
+def clean(settings: CleanStage) -> Path:
+    """Write the file.
+
+    Where nothing is cut every row gets the field `dreamprm_weight`; a cut leaves the kept rows as they are, so that
+    whatever read the file reads what is left of it. The weight of a row of several chains is their mean.
+
+    Raises UserError where the file is not the one that the run trained on, and for kinds of files that are not written.
+    """
+    from dreamprm.commands.files import needed
+    from dreamprm.data.readers.bytes_file import bare_name
+    from dreamprm.data.readers.locate import open_container
+
+    folder = Path(needed(settings.run_dir, "run_dir", "the folder of a finished run"))
+    out = Path(needed(settings.out, "out", "the file to write"))
+    if settings.below is not None and settings.keep is not None:
+        raise ConfigError("below and keep both cut: give one of them")
+    data = Path(settings.data or _trained_on(folder))
+    if data.is_dir():
+        raise UserError(f"{data} is a folder: give data=FILE, one file of it at a time")
+    if out.resolve() == data.resolve():
+        raise ConfigError(f"out is data itself ({out}): give another file")
+    if out.suffixes != data.suffixes:
+        raise ConfigError(f"out={out} must end as {data} does: the format stays the same")
+    if bare_name(data) != data.name:
+        raise UserError(f"{data} is compressed: unpack it first, so that rows can be written as they are")
+    container = open_container(data, data.name)
+    weights = _row_weights(folder, data)
+    cut = settings.below is not None or settings.keep is not None
+    kept = _kept(weights, settings) if cut else None
+    total = _write(container, out, weights, kept)
+    unknown = total - len(weights)
+    note = f"; {unknown} rows that the run did not train on {'left out' if cut else 'have none'}" if unknown else ""
+    say(f"{len(weights) if kept is None else len(kept)} of {total} rows in {out}{note}")
+    return out
+
+
+def _trained_on(folder: Path) -> str:
+    import yaml
+
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is no folder of a run ({type(error).__name__}: {error}): set run_dir") from error
+    path = found.get("path")
+    if not isinstance(path, str):
+        raise UserError(f"{folder} trained on data.kind={found.get('kind')}, not on one file: give data=FILE")
+    return path
+
+
+def _row_weights(folder: Path, data: Path) -> dict[int, float]:
+    """Row number (from 1) -> weight. Raises UserError where not every key of the run is found in the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dreamprm.data.readers import read
+
+    path = folder / "weights.parquet"
+    try:
+        table = pq.read_table(path, columns=["key", "weight"]).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({error}): give the run_dir of a finished run") from error
+    learned = dict(zip(table["key"], table["weight"], strict=True))
+    found: dict[int, list[float]] = {}
+    missing = set(learned)
+    for record in read(data, on_bad_row="skip"):
+        # Keys are file:row:content[:part]; a run may have read the file as one of several, by another name.
+        own = record.key.removeprefix(f"{record.source}:")
+        for key in (record.key, *(() if record.key in learned else _same(own, missing))):
+            if key in learned:
+                missing.discard(key)
+                found.setdefault(int(own.split(":", 1)[0]), []).append(learned[key])
+                break
+    if missing:
+        raise UserError(
+            f"{data}: {len(missing)} of {len(learned)} examples of {folder} are not in it, e.g. {min(missing)!r}: "
+            "give data=FILE, the file as it was when the run read it"
+        )
+    return {row: sum(values) / len(values) for row, values in found.items()}
+
+
+def _same(own: str, keys: set[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if key.endswith(f":{own}"))[:1]
+
+
+def _kept(weights: Mapping[int, float], settings: CleanStage) -> set[int]:
+    if settings.below is not None:
+        return {row for row, weight in weights.items() if weight >= settings.below}
+    assert settings.keep is not None
+    best = sorted(weights, key=lambda row: (-weights[row], row))
+    return set(best[: round(settings.keep * len(best))])
+
+
+def _write(container: Any, out: Path, weights: Mapping[int, float], kept: set[int] | None) -> int:
+    """Write the rows; how many the file has."""
+    from dreamprm.data.readers.arrow import ArrowFile, ParquetFile
+    from dreamprm.data.readers.delimited import Delimited
+    from dreamprm.data.readers.json_array import JsonArray
+    from dreamprm.data.readers.json_lines import JsonLines
+    from dreamprm.files import replacing
+
+    writers = {
+        JsonLines: _json_lines,
+        JsonArray: _json_array,
+        Delimited: _delimited,
+        ParquetFile: _columns,
+        ArrowFile: _columns,
+    }
+    write = writers.get(type(container))
+    if write is None:
+        raise UserError(f"{container.path}: one object on top cannot be cut by rows; write it as JSON Lines first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part:
+        return write(container, part, weights, kept)
+
+
+def _json_lines(container: Any, part: Path, weights: Mapping[int, float], kept: set[int] | None) -> int:
+    import json
+
+    from dreamprm.data.readers.json_lines import bounded_lines
+
+    total = 0
+    with part.open("wb") as stream:
+        for number, (_, _, line) in enumerate(bounded_lines(container.path, container.source), start=1):
+            if line is None or not line.strip():
+                continue
+            total += 1
+            if kept is None:
+                row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+                stream.write(json.dumps(_weighted(row, weights.get(number)), ensure_ascii=False).encode() + b"\n")
+            elif number in kept:
+                stream.write(line if line.endswith(b"\n") else line + b"\n")
+    return total
+
+
+def _weighted(row: Any, weight: float | None) -> Any:
+    if not isinstance(row, dict):
+        return row
+    if FIELD in row:
+        raise UserError(f"the rows already have a field {FIELD}: give the file as it was before")
+    return {**row, FIELD: weight}
+
+
+def _rows(container: Any, weights: Mapping[int, float], kept: set[int] | None) -> tuple[list[Any], int]:
+    """The rows to write, and how many the file has. Raises the error of a row that cannot be read."""
+    rows: list[Any] = []
+    total = 0
+    for found in container.rows():
+        total += 1
+        if isinstance(found.value, Exception):
+            raise found.value
+        if kept is None:
+            rows.append(_weighted(found.value, weights.get(found.number)))
+        elif found.number in kept:
+            rows.append(found.value)
+    return rows, total
+
+
+def _json_array(container: Any, part: Path, weights: Mapping[int, float], kept: set[int] | None) -> int:
+    import json
+
+    rows, total = _rows(container, weights, kept)
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    part.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return total
+
+
+def _delimited(container: Any, part: Path, weights: Mapping[int, float], kept: set[int] | None) -> int:
+    import csv
+
+    rows, total = _rows(container, weights, kept)
+    names = list(rows[0]) if rows else []
+    with part.open("w", encoding="utf-8", newline="") as stream:
+        by = "\t" if container.path.name.lower().endswith(".tsv") else ","
+        writer = csv.DictWriter(stream, names, delimiter=by)
+        writer.writeheader()
+        writer.writerows(rows)
+    return total
+
+
+def _columns(container: Any, part: Path, weights: Mapping[int, float], kept: set[int] | None) -> int:
+    """Parquet and Arrow: the table's own columns and types stay as they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dreamprm.data.readers.arrow import ParquetFile
+
+    is_parquet = isinstance(container, ParquetFile)
+    table = pq.read_table(container.path) if is_parquet else container._open()
+    numbers = range(1, table.num_rows + 1)
+    if kept is None:
+        if FIELD in table.column_names:
+            raise UserError(f"the rows already have a field {FIELD}: give the file as it was before")
+        cut = table.append_column(FIELD, pa.array([weights.get(number) for number in numbers], pa.float64()))
+    else:
+        cut = table.filter(pa.array([number in kept for number in numbers]))
+    if is_parquet:
+        pq.write_table(cut, part)
+    else:
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, cut.schema) as writer:
+            writer.write_table(cut)
+    return table.num_rows
+
+
+main = command("clean", CleanStage, clean)

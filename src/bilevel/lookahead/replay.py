@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from .recorder import Part, Sites, lowest
 from .saved import SavedCopies
 from .seeing import Replacing, uncompiled
 from .taken_step import TakenStep
-from .typed import attention, fork_random, gradients, own_parameters
+from .typed import attention, fork_random, gradients, own_parameters, without_mkldnn
 
 __all__ = ["Call", "Replay", "map_tensors", "output_leaves"]
 
@@ -118,6 +118,7 @@ class Replay:
         self._by_outputs: list[Tensor] = []
         self._by_parameters: dict[Tensor, Tensor] = {}
         self._device = next(iter(sites.parameters)).device
+        self._recurrent = any(isinstance(module, nn.RNNBase) for module in sites.modules)
 
     @staticmethod
     def refuse(sites: Sites) -> None:
@@ -268,6 +269,7 @@ class Replay:
             fork_random(devices, self.same_random),
             torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False),
             attention(self.forward_mode),
+            without_mkldnn() if self._recurrent else nullcontext(),
             uncompiled(self.model),
             # Gradients stay enabled, though nothing here requires any: so the model's own no_grad can be told apart.
             torch.enable_grad(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["RowMap", "RowMaps", "RowsError", "longest_prefix", "wide"]
+__all__ = ["Around", "RowMap", "RowMaps", "RowsError", "longest_prefix", "wide"]
 
 
 class RowsError(ValueError):
@@ -24,6 +24,17 @@ class RowsError(ValueError):
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over positions are taken."""
     return torch.promote_types(dtype, torch.float32)
+
+
+@dataclass(frozen=True)
+class Around:
+    """Around a use: the shape that its module was called with; how many rows stand in the second dimension, if there.
+
+    Multi-head attention is computed on (positions, rows, width).
+    """
+
+    shape: torch.Size | None = None
+    second: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +105,15 @@ class RowMaps:
         out[example] = gradient
         return out
 
-    def resolve(self, name: str, shape: torch.Size, context: torch.Size | None = None) -> RowMap:
-        """The map for an activation with leading dimensions `shape`; `context`: the calling module's input shape."""
-        count = self.num_examples
+    def resolve(self, name: str, shape: torch.Size, around: Around = Around()) -> RowMap:
+        """The map for an activation with leading dimensions `shape`."""
+        count, context = self.num_examples, around.shape
         index = self.find(name)
-        if index is not None:
+        if around.second is not None:
+            found = self._in_second(index, shape, around.second)
+            if found is not None:
+                return found
+        elif index is not None:
             found = self._from_map(name, index, shape)
             if found is not None:
                 return found
@@ -114,6 +129,17 @@ class RowMaps:
             f"{name}: an activation with leading dimensions {tuple(shape)} for {count} examples, and {have} for it. "
             "Say which example each row belongs to: lookahead.inner(rows={'prefix of the module': LongTensor of rows})"
         )
+
+    def _in_second(self, index: Tensor | None, shape: torch.Size, num: int) -> RowMap | None:
+        """(positions, rows, …), or both flattened."""
+        rows = torch.arange(num) if index is None else index
+        if rows.shape != (num,) or (index is None and num != self.num_examples):
+            return None
+        if len(shape) > 1 and shape[1] == num:
+            return self._from_index(rows, drop=1)
+        if len(shape) == 1 and shape[0] % num == 0:
+            return self._from_index(rows.repeat(shape[0] // num))
+        return None
 
     def _from_index(self, index: Tensor, lead: int = 1, drop: int = 0) -> RowMap:
         return RowMap(self.num_examples, lead, drop, index.flatten())

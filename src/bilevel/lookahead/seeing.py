@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from .typed import is_compiled, make_dual, no_tangent, own_buffers, own_parameters
+from .typed import fused_weight_norm, is_compiled, make_dual, no_tangent, own_buffers, own_parameters, weight_norm
 
-__all__ = ["Replacing", "Using", "composite", "mentions", "uncompiled"]
+__all__ = ["Replacing", "Using", "composite", "mentions", "uncompiled", "written_out"]
 
 
 def mentions(known: Mapping[int, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -59,6 +59,10 @@ def composite(function: Any) -> Callable[..., Any] | None:
     )
     entered.__kwdefaults__ = function.__kwdefaults__
     return entered
+
+
+# Functions of torch without a forward-mode rule, written with functions that have one.
+written_out: dict[Any, Callable[..., Any]] = {fused_weight_norm: weight_norm}
 
 
 class Using(TorchFunctionMode):
@@ -155,6 +159,8 @@ class Replacing(TorchFunctionMode):
             args, kwargs = pytree.tree_map(self._one, (args, kwargs))
             if self.forward_mode and not torch.is_grad_enabled():
                 args, kwargs = pytree.tree_map(_cut, (args, kwargs))
+            if self.forward_mode:
+                func = written_out.get(func, func)
         return func(*args, **kwargs)  # pyright: ignore[reportCallIssue]
 
     def _without_padding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .derive import can_be_derived, derive
 from .recorder import Part, Sites, away_from_zero, lowest, plain_autograd
-from .row_maps import RowMap, RowMaps, longest_prefix
+from .row_maps import Around, RowMap, RowMaps, longest_prefix
 from .seeing import Using, composite, uncompiled
 from .taken_step import TakenStep
 from .tracked import NoRuleError, Tracked
@@ -55,6 +56,8 @@ class Tape:
         self._calls: list[torch.Size | None] = []
         self._points: dict[Tensor, Tensor] = {}
         self._known: dict[int, Tracked] = {}
+        self._buffers = {id(b) for b in sites.model.buffers()}
+        self.second_rows: int | None = None
         self._mode = Using(self._known, self._use)
 
     @staticmethod
@@ -71,6 +74,10 @@ class Tape:
             self._points[parameter] = parameter.detach().clone()
         return self._points[parameter]
 
+    def kept_point(self, parameter: Tensor) -> Tensor:
+        """That copy, or the parameter as it is where nobody asked for one."""
+        return self._points.get(parameter, parameter.detach())
+
     @contextmanager
     def open(self) -> Generator[None]:
         """Track every trainable parameter, and the shapes that the modules around their uses are called with."""
@@ -79,7 +86,7 @@ class Tape:
             handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
         for parameter, name in self.sites.names.items():
-            self._known[id(parameter)] = Tracked(parameter, parameter, name, self)
+            self._known[id(parameter)] = Tracked(parameter, (parameter,), name, self)
         try:
             with uncompiled(self.model), self._mode:
                 yield
@@ -106,22 +113,54 @@ class Tape:
         if rule is not None:
             found = self._tracked
             return self._adopt(rule(self, tuple(map(found, args)), {k: found(v) for k, v in kwargs.items()}))
-        inside = composite(function)
-        if inside is not None:
-            with self._mode:
-                return inside(*args, **kwargs)
+        if composite(function) is not None and not self.of_parameters_alone(args, kwargs):
+            return self.enter(function, args, kwargs)
         out = function(*args, **kwargs)
         if not isinstance(out, Tensor | tuple | list | None):  # a shape, a dtype
             return out
-        written = out is None and getattr(function, "__name__", "") == "__setitem__"
+        name = getattr(function, "__name__", "")
+        written = out is None and name == "__setitem__"
         if written or any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(out)):
             leaves = pytree.tree_leaves((args, kwargs))
+            in_place = written or any(out is leaf for leaf in leaves) or kwargs.get("out") is not None
+            if not in_place and self.of_parameters_alone(args, kwargs) and can_be_derived(function, args, kwargs):
+                tracked = pytree.tree_map(self._tracked, (args, kwargs))
+                return self._adopt(derive(function, tracked[0], tracked[1], out=out))
             uses = sorted({self._known[id(leaf)].path for leaf in leaves if id(leaf) in self._known})
             raise NoRuleError(
                 f"{', '.join(uses)}: used by {getattr(function, '__qualname__', function)}, which has no ghost rule. "
                 f"Give it one with bilevel.register_rule(function, rule), or {ways_out(function, args, kwargs)}"
             )
         return out  # pyright: ignore[reportUnknownVariableType]
+
+    def enter(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of torch that is written in Python, seeing the functions that it is made of."""
+        inside = composite(function)
+        assert inside is not None, "asked before"
+        with self._mode:
+            return inside(*args, **kwargs)
+
+    def of_parameters_alone(self, args: Any, kwargs: Any = None, indices: bool = True) -> bool:
+        """Whether every tensor among the arguments is tracked, a buffer of the model or one number.
+
+        indices: or of integers or booleans, which may say where, or be activations.
+        """
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and id(leaf) not in self._known:
+                if leaf.requires_grad:
+                    return False
+                if leaf.ndim and id(leaf) not in self._buffers and not (indices and not leaf.is_floating_point()):
+                    return False
+        return True
+
+    @contextmanager
+    def second(self, num_rows: int | None) -> Generator[None]:
+        """While open, rows stand in the second dimension, as inside multi-head attention."""
+        before, self.second_rows = self.second_rows, num_rows
+        try:
+            yield
+        finally:
+            self.second_rows = before
 
     def _tracked(self, leaf: Any) -> Any:
         known = self._known.get(id(leaf))
@@ -134,20 +173,21 @@ class Tape:
         if isinstance(out, Tracked):
             self._known[id(out.value)] = out
             return out.value
-        if type(out) is tuple:
-            return tuple(map(self._adopt, out))  # pyright: ignore[reportUnknownArgumentType]
+        if type(out) in (tuple, list):
+            return type(out)(map(self._adopt, out))  # pyright: ignore
         return out
 
     @property
-    def context(self) -> torch.Size | None:
-        """The shape of the first tensor that the innermost module was called with."""
-        return next((shape for shape in reversed(self._calls) if shape is not None), None)
+    def context(self) -> Around:
+        """The shape of the first tensor that the innermost module was called with, and where its rows stand."""
+        shape = next((shape for shape in reversed(self._calls) if shape is not None), None)
+        return Around(shape, self.second_rows)
 
     def expected_rows(self) -> int:
         """The leading dimension around a use whose own leading dimension is 1 and broadcasts (position tables)."""
         return next((shape[0] for shape in reversed(self._calls) if shape is not None and shape[0] != 1), 1)
 
-    def map(self, tracked: Tracked, shape: torch.Size, context: torch.Size | None) -> RowMap:
+    def map(self, tracked: Tracked, shape: torch.Size, context: Around) -> RowMap:
         """The rows of an activation of shape `shape`, made with `tracked`."""
         if self.maps is None:
             raise NoRuleError("the backward pass ran outside lookahead.backward(losses, coefficients)")
@@ -190,7 +230,9 @@ class Tape:
             self.recording = False
         if not self.entries:
             raise RuntimeError(
-                "no use of a trainable parameter was seen in lookahead.inner(): compute the losses inside the block"
+                "no use of a trainable parameter was seen in lookahead.inner(): compute the losses inside the block; "
+                "where they are (inside torch.func.vmap, or looked up by parameter[ids]), choose product='jvp' or "
+                "'unroll'"
             )
         return used
 
@@ -200,9 +242,10 @@ class Tape:
         device = next(iter(cotangent.values())).device if cotangent else torch.device("cpu")
         dtype = torch.float64 if any(u.dtype == torch.float64 for u in cotangent.values()) else torch.float32
 
+        known: dict[Tracked, tuple[Tensor, Tensor]] = {}
+
         def lookup(tracked: Tracked) -> Tensor | None:
-            vector = cotangent.get(tracked.parameter)
-            return None if vector is None else tracked.tangent(vector)
+            return tracked.tangent(cotangent, known)
 
         parts: list[Part] = []
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A parameter as a rule sees it: the tensor itself, its name, and the functions of it alone that made this value.
+"""A parameter as a rule sees it: the tensor itself, its name, and the functions of parameters alone that made it.
 
 Parameters are recognised by identity where a torch function is called with them (`seeing.py`), wherever they come from:
 an attribute, a list, the loss code. A rule therefore belongs to a *function*, not to a class of layers: every module
@@ -7,7 +7,7 @@ that calls `F.linear` is covered, whatever its name. A function without a rule i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["NoRuleError", "Tracked", "plain"]
 
+Dual = tuple[Tensor, Tensor]
+"""A value and its derivative."""
+
 
 class NoRuleError(RuntimeError):
     """A trainable parameter is used by a function that has no rule."""
 
 
 class Tracked:
-    """A parameter, or what a chain of functions of that parameter alone has made of it, as a rule's argument.
+    """A parameter, or what functions of parameters alone have made of some, as a rule's argument.
 
-    value: chain(parameter), in the autograd graph; parameter, path: the parameter and its qualified name.
+    value: in the autograd graph; path: the qualified name of the first parameter; parents, function: what made the
+    value, none for a parameter itself. linear: whether the function's derivative is the same everywhere (shapes, casts,
+    sums, factors). Where it is not, θ is kept: the optimizer will have moved it when the derivative is asked for.
     """
 
-    __slots__ = ("chain", "parameter", "path", "point", "tape", "value")
+    __slots__ = ("function", "parameters", "parents", "path", "tape", "value")
 
     # function -> rule(tape, args, kwargs) -> output; filled by rules/ and by bilevel.register_rule
     rules: ClassVar[dict[Any, Callable[[Tape, tuple[Any, ...], dict[str, Any]], Any]]] = {}
@@ -37,14 +42,19 @@ class Tracked:
     def __init__(
         self,
         value: Tensor,
-        parameter: Tensor,
+        parameters: tuple[Tensor, ...],
         path: str,
         tape: Tape,
-        chain: tuple[Callable[[Tensor], Tensor], ...] = (),
-        point: Tensor | None = None,
+        parents: tuple[Tracked, ...] = (),
+        function: Callable[..., Tensor] | None = None,
     ) -> None:
-        self.value, self.parameter, self.path, self.tape, self.chain = value, parameter, path, tape, chain
-        self.point = point  # θ, where a function of the chain is not linear and its derivative depends on it
+        self.value, self.parameters, self.path, self.tape = value, parameters, path, tape
+        self.parents, self.function = parents, function
+
+    @property
+    def parameter(self) -> Tensor:
+        """The parameter, or the first of several."""
+        return self.parameters[0]
 
     @property
     def shape(self) -> torch.Size:
@@ -57,27 +67,44 @@ class Tracked:
         return self.value.ndim
 
     def extend(self, function: Callable[[Tensor], Tensor], linear: bool = True) -> Tracked:
-        """function(this), where function involves nothing else that is trained.
+        """function(this), where function involves nothing else that is trained."""
+        return self.derived((self,), function, function(self.value), linear)
 
-        linear: whether the function's derivative is the same everywhere (shapes, casts, sums, factors). Where it is
-        not, θ is kept: the optimizer will have moved the parameter when the derivative is asked for.
-        """
-        point = self.point if linear or self.point is not None else self.tape.point(self.parameter)
-        return Tracked(function(self.value), self.parameter, self.path, self.tape, (*self.chain, function), point)
+    @staticmethod
+    def derived(
+        parents: tuple[Tracked, ...], function: Callable[..., Tensor], value: Tensor, linear: bool = False
+    ) -> Tracked:
+        """value = function(*parents' values)."""
+        parameters = tuple(dict.fromkeys(p for parent in parents for p in parent.parameters))
+        first = parents[0]
+        if not linear:
+            for parameter in parameters:
+                first.tape.point(parameter)
+        path = ", ".join(dict.fromkeys(parent.path for parent in parents))
+        return Tracked(value, parameters, path, first.tape, parents, function)
 
-    def tangent(self, vector: Tensor) -> Tensor:
-        """The chain's derivative at θ in direction `vector` (shaped like the parameter)."""
-        if not self.chain:
-            return vector
+    def tangent(self, cotangent: Mapping[Tensor, Tensor], known: dict[Tracked, Dual]) -> Tensor | None:
+        """The derivative at θ in direction u; None where no parameter has a u. known: what was asked for before."""
+        if not self.parents:
+            return cotangent.get(self.parameter)
+        if not any(p in cotangent for p in self.parameters):
+            return None
+        return self._dual(cotangent, known)[1]
 
-        def run(parameter: Tensor) -> Tensor:
-            for function in self.chain:
-                parameter = function(parameter)
-            return parameter
-
-        at = self.parameter.detach() if self.point is None else self.point
-        with torch.enable_grad():
-            return torch.func.jvp(run, (at,), (vector.to(at.dtype),))[1]
+    def _dual(self, cotangent: Mapping[Tensor, Tensor], known: dict[Tracked, Dual]) -> Dual:
+        """Value and derivative, by forward mode through the functions that made it."""
+        if self not in known:
+            if self.function is None:
+                at = self.tape.kept_point(self.parameter)
+                u = cotangent.get(self.parameter)
+                known[self] = at, torch.zeros_like(at) if u is None else u.to(at.dtype)
+            else:
+                duals = [parent._dual(cotangent, known) for parent in self.parents]
+                at, u = tuple(a for a, _ in duals), tuple(b for _, b in duals)
+                with torch.enable_grad():
+                    value, change, *_ = torch.func.jvp(self.function, at, u)
+                    known[self] = value, change
+        return known[self]
 
 
 def plain(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ __all__ = [
     "backward",
     "broadcast_shapes",
     "fork_random",
+    "fused_weight_norm",
     "gradients",
     "hook",
     "is_compiled",
@@ -27,6 +28,8 @@ __all__ = [
     "own_parameters",
     "tangent",
     "vecdot",
+    "weight_norm",
+    "without_mkldnn",
 ]
 
 _torch: Any = torch
@@ -36,6 +39,16 @@ _forward_ad: Any = forward_ad
 def norm(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Euclidean norm over all entries, summed in `dtype`."""
     return _torch.linalg.vector_norm(tensor, dtype=dtype)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v / ‖v‖, the norm over every dimension but `dim`, or over all where that is -1: torch's own, written out."""
+    over = tuple(i for i in range(v.ndim) if dim == -1 or i != dim % v.ndim)
+    size = _torch.linalg.vector_norm(v, dim=over, keepdim=True)
+    return v * (g / (size if dim != -1 else size.reshape(g.shape)))
+
+
+fused_weight_norm: Callable[..., Tensor] = _torch._weight_norm
 
 
 def vecdot(left: Tensor, right: Tensor) -> Tensor:
@@ -78,6 +91,18 @@ def attention(math: bool) -> AbstractContextManager[None]:
     """Scaled dot-product attention by the math kernel, or by whichever torch chooses."""
     kernel: Any = sdpa_kernel
     return kernel(SDPBackend.MATH) if math else nullcontext()
+
+
+@contextmanager
+def without_mkldnn() -> Generator[None]:
+    """Recurrent layers by torch's own functions: the CPU's fused one has no forward mode."""
+    library: Any = torch.backends.mkldnn
+    before = library.enabled
+    library.enabled = False
+    try:
+        yield
+    finally:
+        library.enabled = before
 
 
 def make_dual(primal: Tensor, direction: Tensor) -> Tensor:

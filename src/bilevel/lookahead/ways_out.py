@@ -10,9 +10,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from .typed import fork_random, gradients, make_dual
+from .typed import fork_random, gradients, make_dual, without_mkldnn
 
-__all__ = ["ways_out"]
+__all__ = ["forward_mode_works", "ways_out"]
+
+
+def forward_mode_works(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether torch has a forward-mode rule for this call."""
+    return _tried(_forward_mode, function, args, kwargs)
 
 
 def ways_out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -48,7 +53,7 @@ def _fresh(leaf: Any) -> Any:
 
 
 def _forward_mode(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    with forward_ad.dual_level():
+    with forward_ad.dual_level(), without_mkldnn():
         dual = pytree.tree_map(_dual, (args, kwargs))
         function(*dual[0], **dual[1])
     return True

@@ -136,19 +136,19 @@ def test_a_parameter_without_dimensions_and_a_function_of_it() -> None:
 
 
 def test_the_way_out_that_is_named_works() -> None:
-    class Bags(nn.Module):
+    class Similar(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(5, 3))
+            self.layer, self.scale = nn.Linear(5, 3), nn.Parameter(torch.rand(5))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x)
+            return self.layer(x) + nn.functional.cosine_similarity(x, self.scale, dim=-1)[:, None]
 
-    loop = Loop(Bags())
+    loop = Loop(Similar())
     with pytest.raises(bilevel.NoRuleError, match="choose product=") as caught:
         loop.update()
     for product in ("jvp", "unroll"):
         if f"'{product}'" in str(caught.value).split("choose product=")[1]:
-            works = Loop(Bags(), product=product)
+            works = Loop(Similar(), product=product)
             works.update()
             assert works.lookahead.report["check"] < 1e-9

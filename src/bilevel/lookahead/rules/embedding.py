@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..row_maps import wide
 from ..tape import Entry, Lookup, Tape
-from ..tracked import NoRuleError
+from ..tracked import NoRuleError, Tracked
 from .shared import arguments, register_rule
 
 
@@ -18,7 +18,15 @@ def _embedding(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ten
     a = arguments(names, args, kwargs, padding_idx=None, max_norm=None, scale_grad_by_freq=False, sparse=False)
     ids, weight, padding = a["input"], a["weight"], a["padding_idx"]
     if a["max_norm"] is not None or a["scale_grad_by_freq"] or a["sparse"]:
-        raise NoRuleError(f"{weight.path}: embedding with max_norm, scale_grad_by_freq or sparse has no ghost rule")
+        raise NoRuleError(
+            f"{weight.path}: embedding with max_norm, scale_grad_by_freq or sparse has no ghost rule; make the layer "
+            "without them"
+        )
+    return lookup_rows(tape, weight, ids, padding)
+
+
+def lookup_rows(tape: Tape, weight: Tracked, ids: Tensor, padding: int | None = None) -> Tensor:
+    """weight[ids], ids one row per example, or positions for all rows."""
     output = F.embedding(ids, weight.value, padding)
     if padding is not None and padding < 0:
         padding += weight.shape[0]
@@ -43,7 +51,7 @@ def _embedding(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ten
                 taken = taken.masked_fill((ids == padding).unsqueeze(-1), 0.0)
             return rows.reduce(taken.mul_(delta) if taken.dtype == delta.dtype else taken * delta)
 
-        return Entry((weight.parameter,), contribution)
+        return Entry(weight.parameters, contribution)
 
     tape.watch(output, note)
     return output

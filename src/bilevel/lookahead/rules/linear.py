@@ -5,25 +5,30 @@ Source: the ghost-norm identity, Goodfellow (arXiv 1510.01799), Li et al. (arXiv
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..derive import derive
 from ..row_maps import RowMap, wide
 from ..tape import Entry, Lookup, Tape
 from ..tracked import NoRuleError, Tracked, plain
-from .shared import arguments, inner_product, register_rule
+from .product import product
+from .shared import activation, arguments, inner_product, parameters_of, register_rule
 
 __all__ = ["linear"]
 
 
-def linear(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def linear(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     a = arguments(("input", "weight", "bias"), args, kwargs, bias=None)
     x, weight, bias = a["input"], a["weight"], a["bias"]
-    if isinstance(x, Tracked):
-        raise NoRuleError(f"{x.path}: used as the input of linear, which has no ghost rule; choose product='jvp'")
+    if isinstance(x, Tracked) and tape.of_parameters_alone(args, kwargs):
+        return derive(F.linear, args, kwargs)
+    x = activation(x, "linear")
     output = F.linear(x, plain(weight), plain(bias))
     kept, context = x.detach(), tape.context
     tracked = [p for p in (weight, bias) if isinstance(p, Tracked)]
@@ -55,7 +60,7 @@ def _linear_entry(weight: Any, bias: Any, rows: RowMap, x: Tensor, delta: Tensor
         shift = rows.reduce(delta, 1) @ u_b.to(wide(delta.dtype))
         return shift if total is None else total + shift
 
-    return Entry(tuple(t.parameter for t in (weight, bias) if isinstance(t, Tracked)), contribution)
+    return Entry(parameters_of(weight, bias), contribution)
 
 
 def _positions_in_use(rows: RowMap, delta: Tensor) -> Tensor | None:
@@ -72,23 +77,33 @@ def _positions_in_use(rows: RowMap, delta: Tensor) -> Tensor | None:
     return chosen if 0 < 2 * len(chosen) <= delta.shape[0] * delta.shape[1] else None
 
 
-def _matmul(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    x, weight = args
-    if isinstance(x, Tracked) or not isinstance(weight, Tracked) or weight.ndim != 2:
-        raise NoRuleError("matmul has a rule for activations @ two-dimensional parameter only; choose product='jvp'")
-    return linear(tape, (x, weight.extend(lambda w: w.mT)), {})
+def _matmul(function: Callable[..., Tensor], tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    a = arguments(
+        ("input", "other"), args, {("other" if k in ("mat2", "tensor2") else k): v for k, v in kwargs.items()}
+    )
+    x, weight = a["input"], a["other"]
+    if tape.of_parameters_alone(args, kwargs):
+        return derive(function, args, kwargs)
+    if not isinstance(x, Tracked) and isinstance(weight, Tracked) and weight.ndim == 2 and x.ndim > 1:
+        return linear(tape, (x, weight.extend(lambda w: w.mT)), {})
+    return product(function, tape, args, kwargs)
 
 
-def _addmm(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def _addmm(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     a = arguments(("input", "mat1", "mat2"), args, kwargs)
-    if isinstance(a["mat1"], Tracked) or set(kwargs) & {"alpha", "beta"}:
-        raise NoRuleError("addmm has a rule for bias + activations @ parameter only; choose product='jvp'")
+    if tape.of_parameters_alone(args, kwargs):
+        return derive(torch.addmm, args, kwargs)
+    if isinstance(a["mat1"], Tracked) or set(kwargs) & {"alpha", "beta"} or not isinstance(a["input"], Tracked):
+        raise NoRuleError(
+            f"{', '.join(v.path for v in a.values() if isinstance(v, Tracked))}: addmm has a ghost rule for bias + "
+            "activations @ parameter only; choose product='jvp' or 'unroll'"
+        )
     weight = a["mat2"]
     turned = weight.extend(lambda w: w.mT) if isinstance(weight, Tracked) else weight.mT
     return linear(tape, (a["mat1"], turned, a["input"]), {})
 
 
 register_rule(F.linear, linear)
-for _matmul_name in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
-    register_rule(_matmul_name, _matmul)
+for _function in (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm):
+    register_rule(_function, partial(_matmul, _function))
 register_rule(torch.addmm, _addmm)

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..row_maps import RowMap, wide
+from ..row_maps import Around, RowMap, wide
 from ..tape import Entry, Lookup, Tape
-from ..tracked import Tracked
+from ..tracked import NoRuleError, Tracked
 from ..typed import vecdot
 
-__all__ = ["arguments", "inner_product", "note_layer", "note_rows", "note_scale_and_shift", "register_rule", "small"]
+__all__ = [
+    "activation", "arguments", "inner_product", "note_layer", "note_rows", "note_scale_and_shift",
+    "parameters_of", "register_rule", "small",
+]  # fmt: skip
 
 Rule = Callable[[Tape, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -29,6 +32,20 @@ def register_rule(function: Callable[..., Any], rule: Rule) -> None:
 
 def arguments(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     return {**defaults, **dict(zip(names, args)), **kwargs}
+
+
+def parameters_of(*values: Any) -> tuple[Tensor, ...]:
+    """The parameters behind the tracked ones among some arguments, each once."""
+    return tuple(dict.fromkeys(p for value in values if isinstance(value, Tracked) for p in value.parameters))
+
+
+def activation(x: Any, name: str) -> Tensor:
+    """x, the input of a layer, where it is not itself made of parameters alone beside a parameter with rows."""
+    if isinstance(x, Tracked):
+        raise NoRuleError(
+            f"{x.path}: used as the input of {name}, which has no ghost rule; choose product='jvp' or 'unroll'"
+        )
+    return x
 
 
 def inner_product(rows: RowMap, delta: Tensor, output: Tensor) -> Tensor:
@@ -60,7 +77,7 @@ def note_layer(
             u_b = None if u_b is None else u_b.to(cast)
             return inner_product(rows, delta, apply(u, u_b, delta))
 
-        return Entry(tuple(t.parameter for t in tracked), contribution)
+        return Entry(parameters_of(*tracked), contribution)
 
     tape.watch(output, note)
 
@@ -72,7 +89,7 @@ def small(tape: Tape, tracked: Tracked, gradient: Tensor) -> Entry:
         u = lookup(tracked)
         return None if u is None else gradient.reshape(len(gradient), -1) @ u.to(gradient.dtype).flatten()
 
-    return Entry((tracked.parameter,), contribution)
+    return Entry(tracked.parameters, contribution)
 
 
 def note_scale_and_shift(
@@ -93,12 +110,18 @@ def note_scale_and_shift(
         tape.watch(output, shift)
 
 
-def note_rows(tape: Tape, by_row: Tensor, tracked: Tracked, own: torch.Size) -> None:
-    context = tape.context
+def note_rows(tape: Tape, by_row: Tensor, tracked: Tracked, own: torch.Size, second: bool = False) -> None:
+    """A parameter copied to every row, (rows, …, *own), or (own[0], rows, *own[1:])."""
+    context = Around(tape.context.shape) if second else tape.context
 
     def note(delta: Tensor) -> Entry:
+        if second:
+            delta = delta.transpose(0, 1)
         rows = tape.map(tracked, delta.shape[:1], context)
-        gradient = rows.reduce(delta.reshape(delta.shape[0], *own), len(own))
-        return small(tape, tracked, gradient)
+        first = delta.ndim - len(own)
+        broadcast = [d for d in range(first, delta.ndim) if own[d - first] == 1 != delta.shape[d]]
+        if broadcast:
+            delta = delta.sum(broadcast, keepdim=True, dtype=wide(delta.dtype))
+        return small(tape, tracked, rows.reduce(delta, len(own)))
 
     tape.watch(by_row, note)

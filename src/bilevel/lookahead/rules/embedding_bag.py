@@ -37,10 +37,9 @@ def _embedding_bag(tape: Tape, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             "ghost rule; embed and sum in two functions"
         )
     output = _bag(**{**a, "weight": weight.value})
-    held: dict[str, Any] = {
-        k: v.detach().clone() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in a.items()
-    }
-    held["input"] = ids
+    held = dict(a)
+    if isinstance(a["per_sample_weights"], Tensor):
+        held["per_sample_weights"] = a["per_sample_weights"].detach().clone()
 
     def apply(u: Tensor) -> Tensor:
         given = held["per_sample_weights"]

@@ -22,6 +22,8 @@ COMMANDS = {
     "doctor": ("dreamprm.commands.doctor", "what a trainer must know of a data file"),
     "clean": ("dreamprm.commands.clean", "the training file again, with its weights or cut by them"),
     "report": ("dreamprm.commands.report", "report.html of a finished run"),
+    "export": ("dreamprm.commands.export", "the PRM as a folder that another engine serves"),
+    "serve": ("dreamprm.commands.serve", "a server of step scores, for search and training loops"),
     "experiments": ("dreamprm.commands.experiments", "the named experiments, with what each is"),
 }
 """Command -> (module with a `main(arguments, program)`, one line of help)."""

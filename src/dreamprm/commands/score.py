@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ class ScoreStage(Settings):
     """The PRM's score of every step of every chain of `data`. A run that was killed goes on where it was."""
 
     prm: str | None = setting(None, "the folder prm/ of a run, or any model that PRM loads")
+    endpoint: str | None = setting(None, "a server's address; of prm its tokenizer and prompt alone are read then")
     out: str = setting("scores.jsonl", "file that is appended to")
     table: str | None = setting(None, "a flat table too, one row per chain: a name that ends in .csv or .parquet")
     aggregate: str = setting("mean", "how step scores become the table's chain score: mean, min, last, product …")
@@ -45,7 +47,9 @@ def score(settings: ScoreStage) -> Path:
     from dreamprm.config.build import build_device
     from dreamprm.errors import ConfigError, UserError
 
-    path = needed(settings.prm, "prm", "the folder prm/ of a run, or a model")
+    path = settings.prm
+    if settings.endpoint is None:
+        needed(path, "prm", "the folder prm/ of a run, or a model")
     if settings.table is not None and Path(settings.table).suffix not in (".csv", ".parquet"):
         raise ConfigError(f"table must end in .csv or .parquet, is {settings.table!r}")
     out = Path(settings.out)
@@ -53,17 +57,17 @@ def score(settings: ScoreStage) -> Path:
     only_our_bars()
     records = read_records(settings.data)
     size = settings.batch_size * 8
-    about = made_of("score", settings, records, "prm", "aggregate") | {"prm": folder_digest(path)}
+    about = made_of("score", settings, records, "prm", "aggregate") | {"prm": folder_digest(path or "")}
     device = build_device(settings.device)
 
     def make(units: Sequence[int], rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         if not units:
             return
-        scorer = _scorer(path, settings, device)
-        for unit in units:
-            chosen = records[unit * size : (unit + 1) * size]
-            scores = scorer(chosen)
-            yield [record_row(out, record, found) for record, found in zip(chosen, scores, strict=True)]
+        with _scorer(settings, device) as scorer:
+            for unit in units:
+                chosen = records[unit * size : (unit + 1) * size]
+                scores = scorer(chosen)
+                yield [record_row(out, record, found) for record, found in zip(chosen, scores, strict=True)]
 
     sizes = [min(size, len(records) - start) for start in range(0, len(records), size)]
     try:
@@ -77,18 +81,26 @@ def score(settings: ScoreStage) -> Path:
     return out
 
 
-def _scorer(path: str, settings: ScoreStage, device: Any) -> Any:
+@contextlib.contextmanager
+def _scorer(settings: ScoreStage, device: Any) -> Iterator[Any]:
     """records -> their step scores. Raises UserError where one is not finite."""
     import torch
 
     from dreamprm.errors import UserError
     from dreamprm.prm import PRM
+    from dreamprm.serve.client import ScoreClient
 
     dtype = torch.bfloat16 if settings.precision is Precision.pure_bf16 else torch.float32
+    path: Any = settings.prm
     try:
-        prm = PRM.from_pretrained(path, dtype=dtype).to(device)
+        far = settings.endpoint
+        prm = PRM.from_pretrained(path, dtype=dtype).to(device) if far is None else ScoreClient(far, path)
     except OSError as error:
         raise UserError(str(error)) from error
+    if isinstance(prm, ScoreClient):
+        with prm:
+            yield lambda records: prm.score_records(records, settings.batch_size)
+        return
 
     def scores_of(records: Sequence[Record]) -> list[list[float]]:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision is Precision.bf16):
@@ -98,7 +110,7 @@ def _scorer(path: str, settings: ScoreStage, device: Any) -> Any:
                 raise UserError(f"record {record.key!r}: a score of {path} is not finite ({steps}); no more is written")
         return found
 
-    return scores_of
+    yield scores_of
 
 
 def _write_table(out: Path, path: Path, aggregate: str) -> None:

@@ -111,7 +111,7 @@ class Collator:
         chains = [item[1] if isinstance(item, tuple) else item for item in records]
         encoded = [self.encode(record) for record in chains]
         lengths = [len(item.sequences["input_ids"]) for item in encoded]
-        inputs = self._pad_sequences(encoded, max(lengths)) | _join_stacks([item.stacks for item in encoded])
+        inputs = self.join(encoded)
         left = self.padding_side == "left"
         offsets = [max(lengths) - length if left else 0 for length in lengths]
         num_steps = max(len(record.steps) for record in chains)
@@ -190,8 +190,8 @@ class Collator:
             images = [self._open(image) for image in record.images]
         except RecordError as error:
             raise RecordError(error.reason, source=where, field=error.field) from None
-        given = self._process(rendered.text, images, tokenizer, where)
-        ids = given["input_ids"][0]
+        whole = self.encode_text(rendered.text, images, where)
+        ids = whole.sequences["input_ids"]
         grown = len(ids) - len(located.ids)
         # Images stand in the first turn only, so their expansion shifts every judged token by the same amount; the
         # tokens from the first step's mark on must therefore be the same with and without the images.
@@ -200,10 +200,16 @@ class Collator:
                 "the processor changes the text after the first step, so its steps cannot be found", source=where
             )
         self.refuse_longer(record, len(ids))
+        return replace(whole, positions=[position + grown for position in located.positions])
+
+    def encode_text(self, text: str, images: list[Any], where: str = "") -> Encoded:
+        """A prompt as the model reads it, images opened; without judged tokens. where: what errors name."""
+        given = self._process(text, images, tokenizer_of(self.processor), where)
+        ids = given["input_ids"][0]
         sequences = {k: v[0] for k, v in given.items() if isinstance(v, Tensor) and v.shape == given["input_ids"].shape}
         stacks = {k: v for k, v in given.items() if isinstance(v, Tensor) and k not in sequences}
         sequences.setdefault("attention_mask", torch.ones_like(ids))
-        return Encoded(sequences, stacks, [position + grown for position in located.positions])
+        return Encoded(sequences, stacks, [])
 
     def _process(self, text: str, images: list[Any], tokenizer: Any, where: str) -> dict[str, Any]:
         options: dict[str, Any] = {"return_tensors": "pt", **special_tokens_option(tokenizer, text)}
@@ -231,6 +237,11 @@ class Collator:
             return load_image(image, max_pixels=self.max_image_pixels, max_side=self.max_image_side)
         except ImageError as error:
             raise RecordError(str(error), field="images") from None
+
+    def join(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+        """The model's arguments for several chains: tokens padded to the longest, images one after another."""
+        length = max(len(item.sequences["input_ids"]) for item in encoded)
+        return self._pad_sequences(encoded, length) | _join_stacks([item.stacks for item in encoded])
 
     def _pad_sequences(self, encoded: Sequence[Encoded], length: int) -> dict[str, Tensor]:
         pad_token = tokenizer_of(self.processor).pad_token_id

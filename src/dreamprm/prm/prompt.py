@@ -9,7 +9,7 @@ from typing import Any
 from dreamprm.choices import Layout
 from dreamprm.data.record import IMAGE_PLACE, RecordError
 
-__all__ = ["Prompt", "Rendered", "render", "tokenizer_of"]
+__all__ = ["Prompt", "Rendered", "messages_of", "render", "tokenizer_of"]
 
 
 _DEFAULT_QUESTION = {
@@ -151,6 +151,20 @@ def _messages(
             messages.append(turn("user", step))
         messages.append(turn("assistant", mark))
     return messages
+
+
+def messages_of(
+    prompt: Prompt, question: str, steps: Sequence[str], num_images: int = 0, *, breaks: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The turns that `render` lays out, for a server that lays them out itself; images are `{"type": "image"}`.
+
+    Raises ValueError for the layout without turns.
+    """
+    if prompt.layout is Layout.separator:
+        raise ValueError("layout 'separator' has no turns")
+    *_, place = _sentinels([question, *steps, prompt.system or "", prompt.first_turn], len(steps) + 1)
+    marks = [*[prompt.mark] * len(steps), place]
+    return _messages(prompt, question, steps, num_images, marks, True, breaks)
 
 
 def render(

@@ -22,9 +22,10 @@ from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
 
 if TYPE_CHECKING:
+    from dreamprm.prm.collate import Collator
     from dreamprm.prm.model import PRM
 
-__all__ = ["PRMLoadError", "load", "save"]
+__all__ = ["PRMLoadError", "load", "load_collator", "plain_model", "save"]
 
 SETTINGS, HEAD = "prm.json", "prm_head.safetensors"
 
@@ -42,7 +43,7 @@ def save(prm: PRM, folder: Path) -> None:
     are merged into a copy.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = _plain_model(prm)
+    model = plain_model(prm)
     rows = contextlib.nullcontext()
     if isinstance(prm.head, LabelHead):
         assert prm.labels is not None
@@ -66,7 +67,7 @@ def save(prm: PRM, folder: Path) -> None:
             readable_as_umask_says(file)
 
 
-def _plain_model(prm: PRM) -> Any:
+def plain_model(prm: PRM) -> Any:
     """The transformers model itself; with peft's adapters, a copy with the adapters merged into full-width weights."""
     model: Any = prm.model
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -172,6 +173,22 @@ def load(
         raise PRMLoadError(_one_line(path, error)) from error
     _require_finite(prm, path)
     return prm
+
+
+def load_collator(path: str | Path) -> tuple[Collator, int]:
+    """How a PRM folder lays out and reads chains, without its weights: its collator, and its class that means right.
+
+    Raises PRMLoadError.
+    """
+    from dreamprm.prm.collate import Collator
+
+    try:
+        stored = _stored(Path(path))
+        processor = load_processor(path)
+        collator = Collator(processor, Prompt(**stored.get("prompt", {})), **stored.get("collation", {}))
+    except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
+        raise PRMLoadError(_one_line(path, error)) from error
+    return collator, stored.get("right_class", 1)
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from scipy import stats
 
 __all__ = ["interval", "write_report"]
@@ -40,7 +42,8 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
     lines = [
         f"# Does learning the weights help, and against what: {today}",
         "",
-        f"`{command}`; Python {platform.python_version()}, {os.cpu_count()} cores, one thread per process.",
+        f"`{command}` at commit {_commit()}; torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores, one thread per process.",
         "",
         f"Best-of-8 by the weakest step on the {cells[0]['judged']} questions, the same for all: {named}. Intervals "
         "are Student's, 95 %, over seeds. Trust AUC: the trust that a method ends with against the truth.",
@@ -57,6 +60,11 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
     path = REPORTS / f"{today}-evidence.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
 
 
 def _by_seed(cells: Iterable[dict[str, Any]], method: str, figure: str = FIGURE) -> dict[int, float]:

@@ -23,6 +23,7 @@ from dreamprm.sources.world_source import WorldData, WorldMeta
 from dreamprm.tracker import TrackerSettings
 from dreamprm.weigher.instance_net import InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTableSettings
+from dreamprm.weigher.step_net import StepNetSettings
 from dreamprm.weigher.weigher import WeigherSettings
 
 __all__ = [
@@ -231,6 +232,7 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_rows(self.weigher, self.outer.optimizer)
+        _check_steps(self.weigher, self.hypergradient)
 
 
 def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
@@ -245,4 +247,15 @@ def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
             "weigher.sparse=true needs an outer optimizer that moves the batch's rows only: "
             "optimizer@outer.optimizer=row_adam, or sgd with outer.optimizer.momentum=0; "
             f"for {optimizer.kind} set weigher.sparse=false"
+        )
+
+
+def _check_steps(weigher: WeigherSettings, hypergradient: HypergradientConfig) -> None:
+    """Weights of steps are those of losses (B, S), which forward mode takes."""
+    if not isinstance(weigher, StepNetSettings):
+        return
+    if hypergradient.product != "jvp" or hypergradient.unroll > 1 or not hypergradient.detach:
+        raise ValueError(
+            "weigher=step_net weighs every step, which needs hypergradient=jvp "
+            "(hypergradient.product=jvp, unroll=1, detach=true)"
         )

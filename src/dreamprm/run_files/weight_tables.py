@@ -25,6 +25,7 @@ _WEIGHTS = pa.schema(
         "weight": pa.float64(),
         "loss": pa.float64(),
         "step_scores": pa.list_(pa.float32()),
+        "step_weights": pa.list_(pa.float32()),
         "known_good": pa.bool_(),
         "known_quality": pa.float64(),
     }

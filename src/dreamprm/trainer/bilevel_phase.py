@@ -1,6 +1,6 @@
 """Weighted inner updates, each with one outer update of the weigher by the hypergradient of the step just taken.
 
-Shapes: B examples of a micro-batch.
+Shapes: B examples of a micro-batch, S steps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor
 from dreamprm.config.build import build_lookahead
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
-from dreamprm.loss import outer_loss
+from dreamprm.loss import outer_loss, step_losses
 from dreamprm.metrics import PhaseName
+from dreamprm.prm.collate import Batch
 from dreamprm.trainer.phase import Made, inner_losses, pieces
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.weigher_update import WeigherUpdate
@@ -74,9 +75,10 @@ class BilevelPhase:
                 features = from_batch(batch, logits, each)
                 weight = run.weigher(features)
                 run.weigher.observe(features)
-                self.lookahead.backward(each, weight / len(rows))
+                counted = _of_steps(run, batch, logits) if run.weigher.per_step else each
+                self.lookahead.backward(counted, weight / len(rows))
             losses.append(each.detach())
-            weights.append(weight.detach())
+            weights.append(weight.detach()[batch.step_mask] if run.weigher.per_step else weight.detach())
         self.lookahead.step()
         used = torch.cat(weights)
         return {
@@ -109,3 +111,8 @@ class BilevelPhase:
         batch = run.batch(run.meta, rows)
         with run.autocast():
             return outer_loss(run.prm(batch), batch, outer.aggregate, outer.loss)
+
+
+def _of_steps(run: Run, batch: Batch, logits: Tensor) -> Tensor:
+    """The share of every step in its chain's loss, (B, S): they sum to `inner_losses`."""
+    return step_losses(logits, batch, run.settings.inner.loss) / batch.label_mask.sum(1, keepdim=True)

@@ -115,6 +115,12 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
             report.update(len(rows), {})
     run.weigher.settle(seen)
     weights = [weight for features in seen for weight in run.weigher(features).tolist()]
+    if run.weigher.per_step:
+        steps = [found[: len(row["step_scores"])] for row, found in zip(rows, weights, strict=True)]
+        means = [sum(found) / len(found) for found in steps]
+        return [
+            row | {"weight": mean, "step_weights": found} for row, mean, found in zip(rows, means, steps, strict=True)
+        ]
     return [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)]
 
 

@@ -8,6 +8,7 @@ from dreamprm.setting import arguments_of
 from dreamprm.weigher.domain_table import DomainTable, DomainTableSettings
 from dreamprm.weigher.instance_net import InstanceNet, InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTable, InstanceTableSettings
+from dreamprm.weigher.step_net import StepNet, StepNetSettings
 from dreamprm.weigher.uniform import Uniform, UniformSettings
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
@@ -18,6 +19,7 @@ WEIGHERS: dict[str, tuple[type[WeigherSettings], type[Weigher]]] = {
     "domain_table": (DomainTableSettings, DomainTable),
     "instance_table": (InstanceTableSettings, InstanceTable),
     "instance_net": (InstanceNetSettings, InstanceNet),
+    "step_net": (StepNetSettings, StepNet),
 }
 """Kind -> (settings, class): the line that a new weigher adds."""
 

@@ -31,8 +31,10 @@ class Weigher(nn.Module):
     """
 
     settings: dict[str, Any]
+    per_step = False
+    """Whether there is a weight for every step, (B, S), in place of one for every example."""
 
-    def forward(self, features: Features) -> Float[Tensor, " B"]:
+    def forward(self, features: Features) -> Float[Tensor, "B ..."]:
         raise NotImplementedError
 
     def project(self) -> None:

@@ -10,6 +10,7 @@ from dreamprm.weigher import (
     InstanceNet,
     InstanceTable,
     RowAdam,
+    StepNet,
     Uniform,
     WeigherError,
     from_batch,
@@ -23,6 +24,29 @@ def test_all_start_at_one(features):
     one = torch.ones(2)
     for weigher in (Uniform(), DomainTable(3), InstanceTable(2), InstanceNet(3), InstanceNet()):
         torch.testing.assert_close(weigher(features).detach(), one)
+
+
+def test_a_step_net_has_the_instance_nets_logits_step_by_step(features):
+    torch.manual_seed(0)
+    steps, whole = StepNet(3), InstanceNet(3)
+    torch.testing.assert_close(
+        steps(features).detach(), features.mask.float()
+    )  # 1 for every step, 0 where there is none
+    with torch.no_grad():
+        steps.net[2].weight.normal_()
+        whole.load_state_dict(steps.state_dict())
+    for net in (steps, whole):
+        net.eval()  # z̄ is 0 until it has settled
+    given = steps(features).detach()
+    logits = torch.logit(given / 2).masked_fill(~features.mask, 0.0)
+    mean = logits.sum(1) / features.mask.sum(1)
+    torch.testing.assert_close(2 * mean.sigmoid(), whole(features).detach())
+    steps.settle([features])
+    settled = torch.logit(steps(features).detach()[features.mask] / 2)
+    # float32 logits of numbers near their bounds
+    torch.testing.assert_close(settled.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    steps.train()
+    torch.testing.assert_close(torch.logit(steps(features).detach()[features.mask] / 2), settled, atol=1e-5, rtol=1e-5)
 
 
 def test_domain_table_is_softplus_over_its_mean(features):

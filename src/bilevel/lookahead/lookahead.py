@@ -5,6 +5,8 @@ Inner step g = Σ_i c_i(φ) ∇ℓ_i(θ), g̃ = clip(g), θ' = T(θ, g̃; state)
     v = ∇F(θ'),   u = Cᵀ D v,   D = -∂T/∂g̃,   C = ∂clip/∂g,   d_i = <u, ∇ℓ_i(θ)>
 
 the hypergradient is dF/dφ = ∂F/∂φ - Σ_i (∂c_i/∂φ) d_i: one number per loss is all that is needed of the big model.
+
+One file because it is the one object that users hold: inner, backward, step and backward_outer are one protocol.
 """
 
 from __future__ import annotations

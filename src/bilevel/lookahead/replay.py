@@ -1,10 +1,11 @@
-"""What the products that run the model again have in common: its recorded calls, and the small graph from output to
-loss.
+"""What products that run the model again have in common: its recorded calls, and the graph from outputs to losses.
 
 The losses are functions of the model's outputs y (and, in the loss code, perhaps of parameters directly). The outputs
 are cut from the model's graph, so that q(w) = (∂ℓ/∂y)ᵀ w is one reverse pass over the small graph between them, kept as
 a function of w. With ẏ the change of the outputs in direction u, d = ∂(<q_y(w), ẏ> + <q_θ(w), u>)/∂w: one number per
 loss, whatever the losses' shape, and the user's loss code never runs twice.
+
+One file because a recorded call and its running again are one thing: what is kept is what the replay needs.
 """
 
 from __future__ import annotations

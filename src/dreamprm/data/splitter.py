@@ -11,6 +11,8 @@ LaTeX or brackets. Styles of marking, the first that a text uses decides:
 4. Blank lines.
 
 The final answer is a step of its own in each of them. Headings and display formulas stay with the step they belong to.
+
+One file because every rule of cutting is held against the same promise, that no character is lost.
 """
 
 from __future__ import annotations

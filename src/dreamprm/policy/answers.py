@@ -4,6 +4,8 @@
 the texts as they stand. A letter is an option where the question lists options or the answer is written as one:
 "x = 7" is 7, "a circle" is a circle. What differs from math-verify alone: units count where both sides have one,
 thousands are never lists, percent is p or p/100, nothing can hang, and `same_answer` is symmetric.
+
+One file because a judgement reads top to bottom: each form of an answer is one small rule, and their order matters.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from dreamprm.data.splitter import split_question, split_steps
 from dreamprm.policy.answers import same_answer
 
 LENGTH = 250_000
-SECONDS = 0.6
-"""A linear function takes up to .2 s for this length on an idle core; a quadratic one takes minutes."""
+SECONDS = 3.0
+"""A linear function takes up to .2 s of processor time for this length on an idle core, several times that on a crowded
+one; a quadratic one takes minutes."""
 UNITS = [
     *(
         " ",

@@ -175,8 +175,8 @@ def load(
     return prm
 
 
-def load_collator(path: str | Path) -> tuple[Collator, int]:
-    """How a PRM folder lays out and reads chains, without its weights: its collator, and its class that means right.
+def load_collator(path: str | Path) -> tuple[Collator, int, str]:
+    """How a PRM folder is read, without its weights: its collator, its class that means right, its aggregation.
 
     Raises PRMLoadError.
     """
@@ -188,7 +188,7 @@ def load_collator(path: str | Path) -> tuple[Collator, int]:
         collator = Collator(processor, Prompt(**stored.get("prompt", {})), **stored.get("collation", {}))
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise PRMLoadError(_one_line(path, error)) from error
-    return collator, stored.get("right_class", 1)
+    return collator, stored.get("right_class", 1), stored.get("aggregation", "mean")
 
 
 def _stored(folder: Path) -> dict[str, Any]:

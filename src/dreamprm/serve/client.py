@@ -28,11 +28,15 @@ from dreamprm.prm.collate import Collator, Encoded
 from dreamprm.prm.prompt import messages_of
 from dreamprm.prm.storage import load_collator
 
-__all__ = ["ScoreClient"]
+__all__ = ["RefusedError", "ScoreClient"]
 
 KEY_VARIABLE = "DREAMPRM_API_KEY"
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 20.0
+
+
+class RefusedError(UserError):
+    """The server will not do what it is asked, now or later."""
 
 
 class ScoreClient:
@@ -66,9 +70,9 @@ class ScoreClient:
         self._http = httpx2.Client(timeout=seconds, headers=headers, limits=limits, trust_env=not local)
         self._pool = ThreadPoolExecutor(concurrency)
         self._collate: Collator | None = None
-        self._right_class = 1
+        self._right_class, self.aggregation = 1, "mean"
         if prm is not None:
-            self._collate, self._right_class = load_collator(prm)
+            self._collate, self._right_class, self.aggregation = load_collator(prm)
 
     def __enter__(self) -> ScoreClient:
         return self
@@ -170,7 +174,7 @@ class ScoreClient:
                     return _object(self.url, response)
                 reason = f"answers {response.status_code}: {self._reason(response)}"
                 if response.status_code not in _AGAIN:
-                    raise UserError(f"{self.url}{path} {reason}")
+                    raise RefusedError(f"{self.url}{path} {reason}")
                 asked = response.headers.get("retry-after", "")
                 wait = max(wait, min(_LONGEST_PAUSE, float(asked))) if asked.isdigit() else wait
             if attempt < self.retries:

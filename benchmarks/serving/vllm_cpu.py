@@ -132,7 +132,7 @@ def served(python: Path, command: str, log: Path, port: int = 18_431) -> Iterato
 
 
 def _reason(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error: " in line and "WARN" not in line]
     return (lines[0] if lines else "no reason in its log")[-300:]
 
 
@@ -166,8 +166,8 @@ def main(words: list[str] | None = None) -> None:
                 continue
             worst = max(abs(a - b) for ours, theirs in zip(local, found) for a, b in zip(ours, theirs))
             spread = max(map(max, local)) - min(map(min, local))
-            print(f"{kind:<12} {len(records)} chains, 64 requests at once, {seconds:.2f} s; largest difference {worst:.1e}"
-                  f" (scores spread over {spread:.2f})")  # fmt: skip
+            print(f"{kind:<12} {len(records)} chains, 64 requests at once, {seconds:.2f} s; largest difference "
+                  f"{worst:.1e}; scores spread over {spread:.2f}")  # fmt: skip
         sys.stdout.flush()
 
 

@@ -1,0 +1,201 @@
+"""Our server under load on localhost: `dreamprm serve` with the world's tiny PRM, asked through real sockets.
+
+    python -m benchmarks.serving.load [--seconds 8]
+
+1. one by one: a client that waits for each answer;  2. many clients at once: requests per second, median and p99;
+3. four times that rate, sent by the clock whether or not answers have come: every request must be answered, by 200 or
+   by 429;  4. bad requests among them: each a 4xx with a reason;  5. kill -9 and a new start while a file is scored;
+6. SIGTERM with requests waiting: all answered, status 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import torch
+
+from dreamprm.prm import PRM
+from dreamprm.serve.client import ScoreClient
+from dreamprm.sources import named_split
+from dreamprm.world import base_folder
+
+BAD: list[tuple[str, Any]] = [
+    ("/score", {"question": "q"}),
+    ("/score", {"question": "q", "steps": ["a <end>"]}),
+    ("/score", {"question": "q", "steps": ["a"], "images": ["/etc/passwd"]}),
+    ("/score", {"question": "q", "steps": ["a"] * 1000}),
+    ("/pooling", {"input": [10**9]}),
+    ("/pooling", {"input": "x", "task": "embed"}),
+]
+
+
+def start(folder: Path, port: int) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "dreamprm", "serve", f"prm={folder}", f"port={port}"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("serving"), first
+    return process
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    process = start(folder, port)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def body(place: int) -> dict[str, Any]:
+    return {"question": f"How many are {place % 97}?", "steps": [f"there are {place % 13} red", "and two blue", "so 7"]}
+
+
+async def ask(client: httpx2.AsyncClient, path: str, given: Any, answers: list[tuple[str, int, float]]) -> None:
+    began = time.perf_counter()
+    try:
+        response = await client.post(path, json=given)
+        reason = response.status_code == 200 or bool(response.json()["error"]["message"])
+        status = response.status_code if reason else -2
+    except httpx2.HTTPError:
+        status = -1  # dropped
+    answers.append((path, status, time.perf_counter() - began))
+
+
+async def closed_loop(url: str, clients: int, seconds: float) -> list[tuple[str, int, float]]:
+    """Clients that each wait for their answer before they ask again."""
+    answers: list[tuple[str, int, float]] = []
+    until = time.perf_counter() + seconds
+    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
+
+    async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
+
+        async def one(place: int) -> None:
+            while time.perf_counter() < until:
+                await ask(client, "/score", body(place), answers)
+                place += clients
+
+        await asyncio.gather(*(one(place) for place in range(clients)))
+    return answers
+
+
+async def by_the_clock(url: str, rate: float, seconds: float) -> list[tuple[str, int, float]]:
+    """`rate` requests per second, whether or not answers have come; every twentieth is a bad one."""
+    answers: list[tuple[str, int, float]] = []
+    limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
+    async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False) as client:
+        began, tasks = time.perf_counter(), list[asyncio.Task[None]]()
+        for place in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, began + place / rate - time.perf_counter()))
+            path, given = BAD[place // 20 % len(BAD)] if place % 20 == 19 else ("/score", body(place))
+            tasks.append(asyncio.create_task(ask(client, path, given, answers)))
+        await asyncio.gather(*tasks)
+        print(f"   sent {len(tasks)} in {time.perf_counter() - began:.1f} s")
+    return answers
+
+
+def spread(answers: list[tuple[str, int, float]]) -> str:
+    times = sorted(seconds for _, status, seconds in answers if status == 200)
+    middle, late = statistics.median(times), times[min(len(times) - 1, int(0.99 * len(times)))]
+    return f"median {middle * 1e3:.0f} ms, p99 {late * 1e3:.0f} ms"
+
+
+def rate(answers: list[tuple[str, int, float]], seconds: float) -> float:
+    return sum(status == 200 for _, status, _ in answers) / seconds
+
+
+def killed_in_the_middle(folder: Path, port: int) -> None:
+    records = named_split("world/test")
+    assert records is not None
+    records = list(records[:160])
+    local = PRM.from_pretrained(folder).score_records(records)
+    process = start(folder, port)
+    found: list[list[list[float]]] = []
+    with ScoreClient(f"http://127.0.0.1:{port}", folder) as client:
+        thread = threading.Thread(target=lambda: found.append(client.score_records(records, 1)))
+        thread.start()
+        for _ in range(2):
+            time.sleep(0.7)
+            process.kill()
+            process.wait()
+            process = start(folder, port)
+        thread.join()
+    process.kill()
+    process.wait()
+    worst = max(abs(a - b) for ours, theirs in zip(local, found[0], strict=True) for a, b in zip(ours, theirs))
+    print(f"5. killed (-9) and started again twice: {len(found[0])} of {len(records)} chains scored, largest difference "
+          f"from local {worst:.1e}")  # fmt: skip
+
+
+def drained(folder: Path, port: int) -> None:
+    with server(folder, port) as process:
+        url = f"http://127.0.0.1:{port}"
+        answers: list[tuple[str, int, float]] = []
+
+        async def go() -> None:
+            async with httpx2.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+                heavy = [dict(question="q", chains=[["one", f"two {place}"]] * 16) for place in range(12)]
+                tasks = [asyncio.create_task(ask(client, "/score", given, answers)) for given in heavy]
+                await asyncio.sleep(0.3)
+                os.kill(process.pid, signal.SIGTERM)
+                await asyncio.gather(*tasks)
+
+        asyncio.run(go())
+        status = process.wait(60)
+    print(f"6. SIGTERM: {collections.Counter(status for _, status, _ in answers)} answers, exit status {status}")
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.load")
+    parser.add_argument("--seconds", type=float, default=8.0)
+    options = parser.parse_args(words)
+    seconds = options.seconds
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, httpx2 {httpx2.__version__}")
+    with tempfile.TemporaryDirectory() as root:
+        folder, port = Path(root) / "prm", free_port()
+        PRM.from_pretrained(base_folder()).save_pretrained(folder)
+        with server(folder, port):
+            url = f"http://127.0.0.1:{port}"
+            asyncio.run(closed_loop(url, 4, 1.0))
+            alone = asyncio.run(closed_loop(url, 1, seconds))
+            print(f"1. one by one: {rate(alone, seconds):.0f} requests/s, {spread(alone)}")
+            many = asyncio.run(closed_loop(url, 64, seconds))
+            sustained = rate(many, seconds)
+            print(f"2. 64 clients: {sustained:.0f} requests/s, {spread(many)}; "
+                  f"{sustained / rate(alone, seconds):.1f} times one by one")  # fmt: skip
+            flood = asyncio.run(by_the_clock(url, 4 * sustained, seconds))
+            good = [answer for index, answer in enumerate(flood) if answer[1] in (200, 429, -1, -2)]
+            counted = collections.Counter(status for _, status, _ in flood)
+            print(
+                f"3. four times that: {dict(sorted(counted.items()))} by status, {counted[-1]} dropped, {spread(good)}"
+            )
+            print(f"4. bad requests: {counted[400]} answered 400 with a reason, {counted[-2]} without")
+        killed_in_the_middle(folder, free_port())
+        drained(folder, free_port())
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ class ForwardMode(Replay):
                 except NotImplementedError as error:
                     raise NotImplementedError(
                         f"forward mode does not know a function of this model ({str(error).splitlines()[0]}); choose "
-                        "product='ghost' or 'unroll'"
+                        "product='ghost', or 'unroll' where it has a second derivative"
                     ) from error
                 for place in (place for other, place in self._asked if other is call):
                     change = tangent(outputs[place])

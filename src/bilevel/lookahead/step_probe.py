@@ -22,6 +22,7 @@ __all__ = ["StepProbe"]
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta")
 NUM_COORDINATES = 4
+_COUNTS = ("step", "mu_product")  # one number each, also where the parameter is one number
 _NOT_MINE = ("params", "foreach", "fused", "differentiable", "capturable")
 
 
@@ -35,7 +36,7 @@ class _Slice:
         self.theta = self.of(parameter)
         self.state: dict[str, Any] = {}
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
+            if isinstance(value, Tensor) and value.shape == parameter.shape and name not in _COUNTS:
                 self.state[name] = self.of(value)
             else:
                 self.state[name] = (

@@ -79,10 +79,16 @@ class DoubleBackward:
         used = [p for p in self._gradients if p in cotangent and self._gradients[p].requires_grad]
         if not used:
             return [Part((), torch.zeros_like(self._weights))]
-        (d,) = torch.autograd.grad(
-            [self._gradients[p] for p in used],
-            [self._weights],
-            grad_outputs=[cotangent[p].to(self._gradients[p].dtype) for p in used],
-        )
+        try:
+            (d,) = torch.autograd.grad(
+                [self._gradients[p] for p in used],
+                [self._weights],
+                grad_outputs=[cotangent[p].to(self._gradients[p].dtype) for p in used],
+            )
+        except RuntimeError as error:
+            raise NotImplementedError(
+                f"a function of this model has no second derivative ({str(error).splitlines()[0]}); choose "
+                "product='ghost'"
+            ) from error
         self._gradients = {}
         return [Part((), d)]

@@ -88,3 +88,19 @@ def test_recurrent_layers_name_jvp_which_works(compare: Any, layer: Any, dtype: 
     else:
         value, expected = (compare.value(Recurrent, product) for product in ("jvp", "fd"))
         assert float((value - expected).norm() / expected.norm()) < 1e-2  # what a difference in fp32 is good for
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop])
+def test_a_number_with_momentum_is_checked_too(case: Any, kind: Any) -> None:
+    """The optimizer's state of a parameter without dimensions has none either."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.scale = nn.Linear(5, 3), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.scale.exp()
+
+    outcome = case(build=Scaled, optimizer=lambda m: kind(m.parameters(), lr=0.1, momentum=0.9)).run()
+    assert outcome.error < 1e-9  # central differences of sixth order in float64

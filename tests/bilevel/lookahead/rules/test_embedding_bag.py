@@ -41,3 +41,8 @@ def test_max_is_refused_and_nothing_that_fails_is_recommended(compare: Any, prod
     with pytest.raises((bilevel.NoRuleError, NotImplementedError), match="embed") as caught:
         compare.value(lambda: Bag(mode="max"), product)
     assert "product='jvp'" not in str(caught.value)
+
+
+def test_unroll_says_that_torch_has_no_second_derivative(compare: Any) -> None:
+    with pytest.raises(NotImplementedError, match=r"no second derivative.*choose product='ghost'"):
+        compare.value(lambda: Bag(mode="sum"), "unroll")

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import json
 import os
 import platform
 import signal
@@ -28,7 +29,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import torch
 
 from dreamprm.prm import PRM
@@ -74,47 +74,74 @@ def body(place: int) -> dict[str, Any]:
     return {"question": f"How many are {place % 97}?", "steps": [f"there are {place % 13} red", "and two blue", "so 7"]}
 
 
-async def ask(client: httpx2.AsyncClient, path: str, given: Any, answers: list[tuple[str, int, float]]) -> None:
-    began = time.perf_counter()
-    try:
-        response = await client.post(path, json=given)
-        reason = response.status_code == 200 or bool(response.json()["error"]["message"])
-        status = response.status_code if reason else -2
-    except httpx2.HTTPError:
-        status = -1  # dropped
-    answers.append((path, status, time.perf_counter() - began))
+class Connections:
+    """Kept connections to the server, opened as they are needed. Plain sockets: an HTTP library would take more of the
+    machine than the server that is measured."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.answers: list[tuple[str, int, float]] = []  # path, status (-1: dropped, -2: no reason given), seconds
+
+    async def ask(self, path: str, given: Any) -> None:
+        began, content = time.perf_counter(), json.dumps(given).encode()
+        lines = [
+            f"POST {path} HTTP/1.1",
+            "host: x",
+            "content-type: application/json",
+            f"content-length: {len(content)}",
+        ]
+        head = "\r\n".join([*lines, "", ""])
+        status = -1
+        try:
+            reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(head.encode() + content)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+            length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
+            answer = json.loads(await reader.readexactly(length))
+            status = int(lines[0].split()[1])
+            if status != 200 and not answer["error"]["message"]:
+                status = -2
+            if "connection: close" in lines:
+                writer.close()
+            else:
+                self.idle.append((reader, writer))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            print(f"   dropped: {error!r}")
+        self.answers.append((path, status, time.perf_counter() - began))
+
+    def close(self) -> None:
+        for _, writer in self.idle:
+            writer.close()
 
 
-async def closed_loop(url: str, clients: int, seconds: float) -> list[tuple[str, int, float]]:
+async def closed_loop(port: int, clients: int, seconds: float) -> list[tuple[str, int, float]]:
     """Clients that each wait for their answer before they ask again."""
-    answers: list[tuple[str, int, float]] = []
-    until = time.perf_counter() + seconds
-    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
+    connections, until = Connections(port), time.perf_counter() + seconds
 
-    async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
+    async def one(place: int) -> None:
+        while time.perf_counter() < until:
+            await connections.ask("/score", body(place))
+            place += clients
 
-        async def one(place: int) -> None:
-            while time.perf_counter() < until:
-                await ask(client, "/score", body(place), answers)
-                place += clients
-
-        await asyncio.gather(*(one(place) for place in range(clients)))
-    return answers
+    await asyncio.gather(*(one(place) for place in range(clients)))
+    connections.close()
+    return connections.answers
 
 
-async def by_the_clock(url: str, rate: float, seconds: float) -> list[tuple[str, int, float]]:
+async def by_the_clock(port: int, rate: float, seconds: float) -> list[tuple[str, int, float]]:
     """`rate` requests per second, whether or not answers have come; every twentieth is a bad one."""
-    answers: list[tuple[str, int, float]] = []
-    limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
-    async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False) as client:
-        began, tasks = time.perf_counter(), list[asyncio.Task[None]]()
-        for place in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + place / rate - time.perf_counter()))
-            path, given = BAD[place // 20 % len(BAD)] if place % 20 == 19 else ("/score", body(place))
-            tasks.append(asyncio.create_task(ask(client, path, given, answers)))
-        await asyncio.gather(*tasks)
-        print(f"   sent {len(tasks)} in {time.perf_counter() - began:.1f} s")
-    return answers
+    connections, tasks = Connections(port), list[asyncio.Task[None]]()
+    began = time.perf_counter()
+    for place in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + place / rate - time.perf_counter()))
+        path, given = BAD[place // 20 % len(BAD)] if place % 20 == 19 else ("/score", body(place))
+        tasks.append(asyncio.create_task(connections.ask(path, given)))
+    sent = time.perf_counter() - began
+    await asyncio.gather(*tasks)
+    print(f"   sent {len(tasks)} in {sent:.1f} s, the last answer after {time.perf_counter() - began:.1f} s")
+    connections.close()
+    return connections.answers
 
 
 def spread(answers: list[tuple[str, int, float]]) -> str:
@@ -151,21 +178,21 @@ def killed_in_the_middle(folder: Path, port: int) -> None:
 
 
 def drained(folder: Path, port: int) -> None:
+    connections = Connections(port)
+    heavy = [{"question": "q", "chains": [["one", f"two {place}"]] * 16} for place in range(12)]
+
+    async def go(process: subprocess.Popen[str]) -> None:
+        tasks = [asyncio.create_task(connections.ask("/score", given)) for given in heavy]
+        await asyncio.sleep(0.3)
+        os.kill(process.pid, signal.SIGTERM)
+        await asyncio.gather(*tasks)
+        connections.close()
+
     with server(folder, port) as process:
-        url = f"http://127.0.0.1:{port}"
-        answers: list[tuple[str, int, float]] = []
-
-        async def go() -> None:
-            async with httpx2.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
-                heavy = [{"question": "q", "chains": [["one", f"two {place}"]] * 16} for place in range(12)]
-                tasks = [asyncio.create_task(ask(client, "/score", given, answers)) for given in heavy]
-                await asyncio.sleep(0.3)
-                os.kill(process.pid, signal.SIGTERM)
-                await asyncio.gather(*tasks)
-
-        asyncio.run(go())
+        asyncio.run(go(process))
         status = process.wait(60)
-    print(f"6. SIGTERM: {collections.Counter(status for _, status, _ in answers)} answers, exit status {status}")
+    counted = dict(collections.Counter(status for _, status, _ in connections.answers))
+    print(f"6. SIGTERM with {len(heavy)} requests of 16 chains waiting: {counted} by status, exit status {status}")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -173,20 +200,19 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     options = parser.parse_args(words)
     seconds = options.seconds
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, httpx2 {httpx2.__version__}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as root:
         folder, port = Path(root) / "prm", free_port()
         PRM.from_pretrained(base_folder()).save_pretrained(folder)
         with server(folder, port):
-            url = f"http://127.0.0.1:{port}"
-            asyncio.run(closed_loop(url, 4, 1.0))
-            alone = asyncio.run(closed_loop(url, 1, seconds))
+            asyncio.run(closed_loop(port, 4, 1.0))
+            alone = asyncio.run(closed_loop(port, 1, seconds))
             print(f"1. one by one: {rate(alone, seconds):.0f} requests/s, {spread(alone)}")
-            many = asyncio.run(closed_loop(url, 64, seconds))
+            many = asyncio.run(closed_loop(port, 64, seconds))
             sustained = rate(many, seconds)
             print(f"2. 64 clients: {sustained:.0f} requests/s, {spread(many)}; "
                   f"{sustained / rate(alone, seconds):.1f} times one by one")  # fmt: skip
-            flood = asyncio.run(by_the_clock(url, 4 * sustained, seconds))
+            flood = asyncio.run(by_the_clock(port, 4 * sustained, seconds))
             counted = collections.Counter(status for _, status, _ in flood)
             print(
                 f"3. four times that: {dict(sorted(counted.items()))} by status, {counted[-1]} dropped, {spread(flood)}"

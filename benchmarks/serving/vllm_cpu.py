@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -132,8 +133,10 @@ def served(python: Path, command: str, log: Path, port: int = 18_431) -> Iterato
 
 
 def _reason(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error: " in line and "WARN" not in line]
-    return (lines[0] if lines else "no reason in its log")[-300:]
+    causes = re.findall(
+        r"(?:ModuleNotFound|Import|Value|Key|Type|Attribute|OS)Error: [^\n]+", log.read_text(errors="replace")
+    )
+    return causes[0][:300] if causes else "no reason in its log"
 
 
 def main(words: list[str] | None = None) -> None:

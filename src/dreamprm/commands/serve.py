@@ -64,9 +64,9 @@ def serve(settings: ServeStage) -> None:
     except OSError as error:
         raise UserError(str(error)) from error
     app = make_app(prm, Path(path).name, settings.limits, key)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.drain, server_header=False
-    )
+    # An idle connection that the server closes just as its client writes to it is a dropped request: keep it for long.
+    quiet = {"log_level": "warning", "access_log": False, "server_header": False, "timeout_keep_alive": 600}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=settings.drain, **quiet)
     # uvicorn raises the signal again once it has stopped; having done as it was told is no failure.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     port = listening.getsockname()[1]

@@ -34,7 +34,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], command: str, folder: Path) -> Path:
-    """cells.parquet in the folder, and DATE-evidence.md among the reports."""
+    """DATE-evidence.md and .parquet among the reports, and the cells in the folder too."""
     pq.write_table(pa.Table.from_pylist(cells), folder / "cells.parquet")
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     troubles = list(dict.fromkeys(cell["trouble"] for cell in cells))
@@ -58,6 +58,7 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
         "",
     ]
     path = REPORTS / f"{today}-evidence.md"
+    pq.write_table(pa.Table.from_pylist(cells), path.with_suffix(".parquet"))
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 

@@ -51,3 +51,8 @@ def test_maml_equals_the_manual_unroll_and_learns(example: ModuleType) -> None:
 def test_distilled_images_teach_better_than_real_ones(example: ModuleType) -> None:
     found = example.main(["--updates", "15", "--steps", "5"])
     assert found["last"] > found["first"] + 0.05
+
+
+@pytest.mark.parametrize("example", ["reweighting_trainer"], indirect=True)
+def test_weights_of_the_hosts_trainer_find_planted_noise(example: ModuleType, tmp_path: Path) -> None:
+    assert example.main(output_dir=str(tmp_path)) >= 0.9

@@ -56,3 +56,8 @@ def test_distilled_images_teach_better_than_real_ones(example: ModuleType) -> No
 @pytest.mark.parametrize("example", ["reweighting_trainer"], indirect=True)
 def test_weights_of_the_hosts_trainer_find_planted_noise(example: ModuleType, tmp_path: Path) -> None:
     assert example.main(output_dir=str(tmp_path)) >= 0.9
+
+
+@pytest.mark.parametrize("example", ["accelerate_loop"], indirect=True)
+def test_weights_in_accelerates_loop_find_planted_noise(example: ModuleType) -> None:
+    assert example.main() >= 0.9

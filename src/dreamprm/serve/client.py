@@ -32,7 +32,7 @@ __all__ = ["RefusedError", "ScoreClient"]
 
 KEY_VARIABLE = "DREAMPRM_API_KEY"
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
-_LONGEST_PAUSE = 20.0
+_LONGEST_PAUSE = 5.0
 
 
 class RefusedError(UserError):
@@ -54,7 +54,7 @@ class ScoreClient:
         prm: str | Path | None = None,
         *,
         concurrency: int = 8,
-        retries: int = 8,
+        retries: int = 16,
         seconds: float = 300.0,
         pause: float = 0.25,
     ) -> None:

@@ -60,6 +60,7 @@ class ReweightingMixin(_Host):
 
     The host logs, beside its own names: meta_loss, weight_mean, weight_min and weight_max of the last update.
 
+    Every example counts as one, however many tokens it has: the host's num_items_in_batch is not used.
     Columns that only the weigher reads (an example's number) need `remove_unused_columns=False`.
     Raises UserError where the host is set up in a way that the hypergradient does not cover, naming the way out.
     """
@@ -108,7 +109,7 @@ class ReweightingMixin(_Host):
         """Put the engine around the host's optimizer, which is now made, prepared and, in a resumed run, loaded."""
         optimizer: Any = self.optimizer
         clip_norm = self.args.max_grad_norm or None
-        settings = {"clip_norm": clip_norm} | self._lookahead_settings
+        settings: dict[str, Any] = {"clip_norm": clip_norm} | self._lookahead_settings
         try:
             self._lookahead = Lookahead(self.model, optimizer, **settings)
         except ValueError as error:
@@ -167,7 +168,8 @@ class ReweightingMixin(_Host):
             return
         self.weigher_optimizer.zero_grad()
         with self.compute_loss_context_manager():
-            loss = self.outer_loss(self.model_wrapped, self._meta_batch())
+            model: Any = self.model_wrapped
+            loss = self.outer_loss(model, self._meta_batch())
         status = self.lookahead.backward_outer(loss)
         self._numbers["meta_loss"] = self.lookahead.report["outer_loss"]
         if status is Status.DONE:

@@ -7,7 +7,7 @@ differs from example to example, so an error that moves d between examples, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,13 @@ class Schedule:
         self._state: object = None
         self._seen: set[Tensor] = set()
         self._asked = False
+        self._alike: set[tuple[int, ...]] = set()
+
+    def new_shapes(self, alike: Set[tuple[int, ...]]) -> bool:
+        """Whether rows could be taken for positions in a shape that was not compared before."""
+        new = alike - self._alike
+        self._alike |= new
+        return bool(new)
 
     def due(self, modules: Sequence[nn.Module], parameters: Sequence[Tensor], losses: Tensor) -> bool:
         """Whether the update that begins now is to be compared."""

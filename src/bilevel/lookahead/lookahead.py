@@ -215,14 +215,15 @@ class Lookahead:
         if batch.coefficients is not None:
             raise RuntimeError("one lookahead.backward per lookahead.inner() block; open a block for each micro-batch")
         batch.coefficients = coefficients
+        compared = self._schedule.new_shapes(getattr(batch.recorder, "alike", frozenset()))
         if not update.batches:
-            due = self._schedule.due(update.sites.modules, update.sites.parameters, losses)
-            update.due = due and self._check != "off"
-        if update.due and not update.batches:
+            compared |= self._schedule.due(update.sites.modules, update.sites.parameters, losses)
+        if compared and self._check != "off":
+            update.due = True
             refuse_reentrant(losses)
             start = time.perf_counter()
             batch.reference = Reference.take(losses, update.sites.parameters, batch.recorder.autograd)
-            update.check_seconds = time.perf_counter() - start
+            update.check_seconds += time.perf_counter() - start
         update.ledger.begin()
         batch.used = batch.recorder.backward(losses, used, scale)
         batch.precision = batch.recorder.precision

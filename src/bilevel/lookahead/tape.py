@@ -58,6 +58,7 @@ class Tape:
         self._known: dict[int, Tracked] = {}
         self._buffers = {id(b) for b in sites.model.buffers()}
         self.second_rows: int | None = None
+        self.alike: set[tuple[int, ...]] = set()  # shapes whose first two dimensions could be taken for each other
         self._mode = Using(self._known, self._use)
 
     @staticmethod
@@ -102,6 +103,8 @@ class Tape:
         leaves = args[:1] if quick else pytree.tree_leaves((args, kwargs))
         first = next((a for a in leaves if isinstance(a, Tensor) and a.ndim), None)
         self._calls.append(None if first is None else first.shape)
+        if first is not None and first.ndim > 1 and first.shape[0] == first.shape[1]:
+            self.alike.add(tuple(first.shape[:2]))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._calls:

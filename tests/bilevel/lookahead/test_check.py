@@ -152,3 +152,41 @@ def test_the_way_out_that_is_named_works() -> None:
             works = Loop(Similar(), product=product)
             works.update()
             assert works.lookahead.report["check"] < 1e-9
+
+
+class PositionsFirst(nn.Module):
+    """(B, T, C) turned into (T, B, C), as torch's layers are by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.transpose(0, 1)).mean(0)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_as_many_positions_as_examples_at_an_update_that_is_not_due(micro_batches: int) -> None:
+    """The sum rule holds whichever dimension is taken for the examples; the comparison is made when they are alike."""
+    torch.manual_seed(0)
+    model, labels = PositionsFirst().double(), torch.tensor([0, 1, 2, 0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    lookahead = bilevel.Lookahead(model, optimizer)
+
+    def losses(num_positions: int) -> Tensor:
+        x = torch.randn(4, num_positions, 6, dtype=torch.float64)
+        return nn.functional.cross_entropy(model(x), labels, reduction="none")
+
+    def update(sizes: list[int]) -> None:
+        raw = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        optimizer.zero_grad()
+        for size in sizes:
+            with lookahead.inner(rows={"layers": torch.arange(4)}):
+                lookahead.backward(losses(size), raw.sigmoid())
+        lookahead.step()
+        lookahead.backward_outer(losses(5).mean())
+
+    for _ in range(2):
+        update([5] * micro_batches)
+    with pytest.raises(bilevel.HypergradientCheckError, match="differs from plain autograd"):
+        update([5] * (micro_batches - 1) + [4])

@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "entry", "main"]
 COMMANDS = {
     "train": ("dreamprm.commands.train", "cold start, bilevel training, evaluation, report"),
     "sample": ("dreamprm.commands.sample", "the policy writes candidates for questions"),
+    "search": ("dreamprm.commands.search", "the policy writes step by step, led by the PRM"),
     "label": ("dreamprm.commands.label", "Monte-Carlo labels for the steps of chains"),
     "score": ("dreamprm.commands.score", "the PRM scores every step of every candidate"),
     "select": ("dreamprm.commands.select", "best-of-N: one candidate per question"),

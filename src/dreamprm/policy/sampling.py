@@ -99,12 +99,19 @@ class Policy:
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return prompt + prefix.response
 
-    @torch.no_grad()
     def _generate(self, prefixes: Sequence[Prefix], texts: Sequence[str]) -> list[str]:
+        inputs = self.encode(prefixes, texts)
+        output = self.generate(inputs, self.max_new_tokens)
+        return self.processor.tokenizer.batch_decode(
+            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+
+    def encode(self, prefixes: Sequence[Prefix], texts: Sequence[str] | None = None) -> Any:
+        """The model's inputs for the prefixes, padded on the left."""
+        texts = [self._render(prefix) for prefix in prefixes] if texts is None else texts
         images = [[_open(image, prefix.question) for image in prefix.images] for prefix in prefixes]
-        tokenizer = self.processor.tokenizer
-        bos = tokenizer.bos_token
-        inputs = self.processor(
+        bos = self.processor.tokenizer.bos_token
+        return self.processor(
             text=list(texts),
             images=images if any(images) else None,
             padding=True,
@@ -112,21 +119,25 @@ class Policy:
             return_tensors="pt",
             add_special_tokens=not (bos and texts[0].startswith(bos)),
         ).to(self.model.device)
+
+    @torch.no_grad()
+    def generate(self, inputs: Any, limit: int, **more: Any) -> torch.Tensor:
+        """Tokens of inputs and of at most `limit` more, drawn as the settings say; more: for transformers' generate."""
         sampling = self.temperature > 0
         options = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if sampling else {}
         was_training = self.model.training
         self.model.eval()
         try:
-            output = self.model.generate(
+            return self.model.generate(
                 **inputs,
                 do_sample=sampling,
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
+                max_new_tokens=limit,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
                 **options,
+                **more,
             )
         finally:
             self.model.train(was_training)
-        return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def _content(question: str, num_images: int) -> list[dict[str, str]]:

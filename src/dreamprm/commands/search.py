@@ -1,0 +1,102 @@
+"""`search`: the policy writes chains step by step, and the PRM says which of them go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dreamprm.choices import Device, Judge
+from dreamprm.commands.command import command
+from dreamprm.commands.files import StageData
+from dreamprm.policy.sampling import PolicyConfig
+from dreamprm.progress import say
+from dreamprm.setting import Settings, setting
+
+__all__ = ["SearchStage", "main", "search"]
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class SearchStage(Settings):
+    """One chain for every question of `data`, found by search. A run that was killed goes on where it was."""
+
+    prm: str | None = setting(None, "the folder prm/ of a run, or any model that PRM loads")
+    out: str = setting("searched.jsonl", "file that is appended to")
+    method: str = setting("beam", "beam: the best of all; dvts: the best of each subtree", words=("beam", "dvts"))
+    width: int = setting(4, "chains that are kept, or subtrees", least=1)
+    samples: int = setting(4, "next steps that are drawn for a chain", least=1)
+    lookahead: int = setting(0, "a step is valued after so many steps more", least=0)
+    max_steps: int = setting(16, "rounds of search", least=1)
+    step_tokens: int = setting(128, "a step that is longer is cut, and its chain ends", least=1)
+    token_budget: int = setting(4096, "tokens written for a question, at most", least=1)
+    aggregate: str = setting("mean", "how step scores become a chain's: mean, min, last, product …")
+    batch_size: int = setting(8, "chains scored at once", least=1)
+    seed: int = setting(0, "of the draws", least=0)
+    shard: str = setting("1/1", "i/n: the i-th of n equal parts; the last one to end joins them")
+    overwrite: bool = setting(False, "whether an `out` of other settings is begun anew")
+    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
+    device: Device = setting(Device.auto, "auto: a GPU where there is one")
+    data: StageData = setting(StageData())
+    policy: PolicyConfig = setting(PolicyConfig())
+
+
+def search(settings: SearchStage) -> Path:
+    """Write the chain that search chose for every question, with its step scores, as `select` and `evaluate` read it.
+
+    Raises UserError where the PRM cannot be read.
+    """
+    from dreamprm.commands.files import folder_digest, made_of, needed, read_records, require_other_file
+    from dreamprm.commands.stage_output import write_stage
+
+    path = needed(settings.prm, "prm", "the folder prm/ of a run, or a model")
+    out = Path(settings.out)
+    require_other_file(out, settings.data)
+    questions = list({record.group: record for record in read_records(settings.data)}.values())
+    about = made_of("search", settings, questions, "prm", "batch_size") | {"prm": folder_digest(path)}
+
+    def make(units: Sequence[int], rows: Rows) -> Iterator[Rows]:
+        write, score = _models(settings, path) if units else (None, None)
+        for unit in units:
+            yield [_row(settings, questions[unit], write, score, unit)]
+
+    if write_stage(out, about, [1] * len(questions), make, shard=settings.shard, overwrite=settings.overwrite):
+        say(f"{len(questions)} chains by {settings.method}: {out}")
+    return out
+
+
+def _models(settings: SearchStage, path: str) -> tuple[Any, Any]:
+    from dreamprm.config.build import build_device, build_policy
+    from dreamprm.errors import UserError
+    from dreamprm.policy.steps import StepWriter
+    from dreamprm.prm import PRM
+
+    try:
+        prm: Any = PRM.from_pretrained(path).to(build_device(settings.device))
+    except OSError as error:
+        raise UserError(str(error)) from error
+    writer = StepWriter(build_policy(settings.policy, settings.device))
+    return writer, lambda records: prm.score_records(records, settings.batch_size)
+
+
+def _row(settings: SearchStage, record: Any, write: Any, score: Any, unit: int) -> dict[str, Any]:
+    from dreamprm.commands.files import record_row
+    from dreamprm.policy.answers import answer_of, ends_right
+    from dreamprm.search import Tree, beam, dvts
+
+    names = ("samples", "lookahead", "max_steps", "step_tokens")
+    given = {name: getattr(settings, name) for name in names}
+    seed = settings.seed * 1_000_003 + unit
+    tree = Tree(record, write, score, budget=settings.token_budget, how=settings.aggregate, seed=seed, **given)
+    best = (beam if settings.method == "beam" else dvts)(tree, settings.width)[0]
+    (scores,) = tree.scores([best])
+    steps = best.steps or ("(empty)",)
+    response = "\n".join(steps)
+    right = None if record.reference is None else ends_right(record, response, settings.judge)
+    chain = replace(record, steps=steps, labels=(), answer=answer_of(response), correct=right, extra={})
+    return record_row(Path(settings.out), chain, scores, tokens_out=tree.used, finish=best.finish)
+
+
+main = command("search", SearchStage, search)

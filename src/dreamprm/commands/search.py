@@ -46,12 +46,18 @@ class SearchStage(Settings):
 def search(settings: SearchStage) -> Path:
     """Write the chain that search chose for every question, with its step scores, as `select` and `evaluate` read it.
 
-    Raises UserError where the PRM cannot be read.
+    Raises UserError where the PRM cannot be read, ConfigError for an aggregation that is none.
     """
     from dreamprm.commands.files import folder_digest, made_of, needed, read_records, require_other_file
     from dreamprm.commands.stage_output import write_stage
+    from dreamprm.errors import ConfigError
+    from dreamprm.prm.aggregation import aggregate
 
     path = needed(settings.prm, "prm", "the folder prm/ of a run, or a model")
+    try:
+        aggregate([0.5], settings.aggregate)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     out = Path(settings.out)
     require_other_file(out, settings.data)
     questions = list({record.group: record for record in read_records(settings.data)}.values())
@@ -70,7 +76,7 @@ def search(settings: SearchStage) -> Path:
 def _models(settings: SearchStage, path: str) -> tuple[Any, Any]:
     from dreamprm.config.build import build_device, build_policy
     from dreamprm.errors import UserError
-    from dreamprm.policy.steps import StepWriter
+    from dreamprm.policy.step_writer import StepWriter
     from dreamprm.prm import PRM
 
     try:

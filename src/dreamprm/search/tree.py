@@ -1,12 +1,13 @@
-"""Nodes of a search over steps, and how they grow, are valued and paid for; whole searches stand in beam and dvts."""
+"""Nodes of a search over steps, and how they grow, are valued and paid for; the searches stand in files of their own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dreamprm.data.record import Record
-from dreamprm.policy.steps import Written
+from dreamprm.policy.step_writer import Written
 from dreamprm.prm.aggregation import aggregate
 
 __all__ = ["Node", "Tree"]
@@ -21,7 +22,7 @@ class Node:
 
     steps: tuple[str, ...] = ()
     finish: str = "open"
-    value: float = 0.0
+    value: float = -math.inf
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from dreamprm.commands.search import SearchStage, search
 from dreamprm.config.build import build_policy
 from dreamprm.policy import PolicyConfig
 from dreamprm.policy.answers import ends_right
-from dreamprm.policy.steps import StepWriter
+from dreamprm.policy.step_writer import StepWriter
 from dreamprm.search import Tree, beam, dvts
 from dreamprm.world import base_folder, load
 
@@ -47,6 +47,16 @@ def test_width_1_with_1_sample_is_plain_sampling(writer, questions):
             break
     assert (list(found.steps), tree.used) == (steps, tokens)
     assert len(steps) > 1
+
+
+def test_search_led_by_the_truth_is_right_more_often_than_its_policy(writer):
+    records = list({record.group: record for record in load("test")}.values())[:6]
+    right = {1: 0, 4: 0}
+    for place, record in enumerate(records):
+        for samples in right:
+            tree = Tree(record, writer, partial(knows_the_answer, record), samples=samples, seed=place)
+            right[samples] += ends_right(record, "\n".join(beam(tree, samples)[0].steps))
+    assert right[4] > right[1]
 
 
 @pytest.mark.parametrize("method", [beam, dvts])

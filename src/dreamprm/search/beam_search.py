@@ -21,7 +21,7 @@ def beam(tree: Tree, width: int) -> list[Node]:
         ended = [node for node in kept if node.finish != "open"]
         grown = tree.grow(open_ones)
         pool = [*ended, *(child for parent, some in zip(open_ones, grown) for child in some or [parent])]
-        unlike = {node.steps: node for node in reversed(pool)}  # of equal chains the first
-        order = [node for node in pool if unlike[node.steps] is node]
+        unlike = {(node.steps, node.finish): node for node in reversed(pool)}  # of equal chains the first
+        order = [node for node in pool if unlike[node.steps, node.finish] is node]
         kept = sorted(order, key=lambda node: -node.value)[:width]
     return best_first(kept)

@@ -1,4 +1,4 @@
-"""Nodes of a search over steps, and how they grow, are valued and paid for; the searches stand in files of their own."""
+"""Nodes of a search over steps, and how they grow, are valued and paid for."""
 
 from __future__ import annotations
 

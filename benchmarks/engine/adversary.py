@@ -13,6 +13,8 @@ updates run as a plain torch loop in a world of its own. Every recorded update m
 Anything else is SILENT (a wrong number, or other training) or FOREIGN (an error from inside torch), and printed with
 its seed. A hypergradient below what differences can resolve is counted as flat. `unroll` computes attention by the math
 kernel, and so does the plain loop beside it.
+
+One file because the plain loop and its twin through Lookahead are read side by side.
 """
 
 from __future__ import annotations

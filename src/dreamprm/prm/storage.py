@@ -19,7 +19,7 @@ from dreamprm.choices import HeadKind
 from dreamprm.files import readable_as_umask_says
 from dreamprm.prm.heads import LabelHead
 from dreamprm.prm.processor import load_processor
-from dreamprm.prm.prompt import Prompt
+from dreamprm.prm.prompt import Prompt, tokenizer_of
 
 if TYPE_CHECKING:
     from dreamprm.prm.collate import Collator
@@ -60,11 +60,19 @@ def save(prm: PRM, folder: Path) -> None:
         "prompt": dataclasses.asdict(prm.prompt),
         "collation": prm.collation,
         "label_tokens": list(prm.labels) if prm.labels else None,
+        "probe": _probe(prm.processor),
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         if file.is_file():
             readable_as_umask_says(file)
+
+
+def _probe(processor: Any) -> list[int]:
+    # transformers gives some model types a tokenizer class of their own. Another family's, read again from the folder,
+    # then cuts text differently, and every score would change in silence.
+    text = "Step 12: 3.5 + 40 = 43.5, don't you think?\n\n  So x² = -7."
+    return list(tokenizer_of(processor)(text)["input_ids"])
 
 
 def plain_model(prm: PRM) -> Any:
@@ -153,6 +161,11 @@ def load(
         stored = _stored(folder)
         model, is_classifier = _load_model(path, head, dtype, options, own=bool(stored))
         processor = load_processor(path, **{k: options[k] for k in ("revision", "trust_remote_code") if k in options})
+        if stored.get("probe", _probe(processor)) != _probe(processor):
+            raise ValueError(
+                "its tokenizer, read from the folder, cuts text into other tokens than the one it was saved with; save "
+                "the PRM with the tokenizer of its own model type"
+            )
         fallback = HeadKind.token_classification if is_classifier else HeadKind.generative
         prm = PRM(
             model,
@@ -197,7 +210,7 @@ def _stored(folder: Path) -> dict[str, Any]:
         return {}
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        known = {"head", "aggregation", "right_class", "prompt", "collation", "label_tokens"}
+        known = {"head", "aggregation", "right_class", "prompt", "collation", "label_tokens", "probe"}
         if not isinstance(stored, dict) or not set(stored) <= known:
             raise ValueError(f"it must be an object with {', '.join(sorted(known))}")
         if not all(isinstance(stored.get(name, {}), dict) for name in ("prompt", "collation")):

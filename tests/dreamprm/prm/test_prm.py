@@ -1,11 +1,17 @@
 """The PRM whole: scores do not depend on the batch or the padding, and transformers alone gives the same."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import transformers
 
 from dreamprm.prm.model import PRM
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt
+from dreamprm.prm.storage import PRMLoadError
 
 CHAINS = [
     ("3 + 4 = 7", "so 7"),
@@ -149,3 +155,15 @@ def test_score_records_keeps_order_and_mode(prm, records):
     assert [len(row) for row in scores] == [2, 4, 1]
     for record, row in zip(records, scores):
         assert prm.score(record.question, record.images, record.steps) == pytest.approx(row, abs=1e-5)
+
+
+def test_a_tokenizer_that_comes_back_another_is_refused(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.Qwen2Config(vocab_size=len(tiny_tokenizer), num_key_value_heads=2, **sizes)
+    prm = PRM(transformers.Qwen2ForCausalLM(config), tiny_tokenizer)
+    prm.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "prm.json").read_text())
+    settings["probe"] = settings["probe"][::-1]  # as if the folder's tokenizer cut the text in another way
+    (tmp_path / "prm.json").write_text(json.dumps(settings))
+    with pytest.raises(PRMLoadError, match="cuts text into other tokens"):
+        PRM.from_pretrained(tmp_path)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint check docs build bench prove base clean
+.PHONY: help setup train test lint check docs build bench prove evidence base clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -51,6 +51,9 @@ bench: $(DEV)  ## microbenchmarks of the hypergradients; writes benchmarks/repor
 
 prove: $(DEV)  ## the slow proofs: five seeds on the world; writes benchmarks/reports/
 	$(BIN)/python -m benchmarks.evidence.prove $(ARGS)
+
+evidence: $(DEV)  ## learned weights against rivals, by kind of trouble and seed; writes benchmarks/reports/
+	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 base: $(SETUP)  ## rebuild the tiny InternVL of the embedded world
 	$(BIN)/python -m dreamprm.world.build_base $(ARGS)

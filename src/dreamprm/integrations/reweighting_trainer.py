@@ -108,10 +108,11 @@ class ReweightingMixin(_Host):
     def begin_reweighting(self) -> None:
         """Put the engine around the host's optimizer, which is now made, prepared and, in a resumed run, loaded."""
         optimizer: Any = self.optimizer
+        model: Any = self.model
         clip_norm = self.args.max_grad_norm or None
         settings: dict[str, Any] = {"clip_norm": clip_norm} | self._lookahead_settings
         try:
-            self._lookahead = Lookahead(self.model, optimizer, **settings)
+            self._lookahead = Lookahead(model, optimizer, **settings)
         except ValueError as error:
             raise UserError(f"{error} (optim={getattr(self.args.optim, 'value', self.args.optim)})") from error
         self._lookahead.num_updates = self.state.global_step // self.weigher_every

@@ -262,7 +262,8 @@ def _load_model(
         loader = AutoModelForImageTextToText
     else:
         loader = AutoModelForCausalLM
-    model, found = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    loaded: Any = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    model, found = loaded
     lacking = sorted(key for key in found["missing_keys"] if own or key.startswith(f"{model.base_model_prefix}."))
     if lacking:
         raise ValueError(

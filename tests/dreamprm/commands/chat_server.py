@@ -38,7 +38,7 @@ class ChatServer:
                 handler.end_headers()
                 handler.wfile.write(data)
 
-            def log_message(handler, *args: Any) -> None:
+            def log_message(handler, format: str, *args: Any) -> None:
                 pass
 
         class Server(ThreadingHTTPServer):

@@ -87,7 +87,7 @@ def test_it_is_the_plain_loop(tmp_path: Path, weigher_every: int) -> None:
         due = (update + 1) % weigher_every == 0
         optimizer.zero_grad()
         mean = 0.0
-        for picks in ours.weigher.seen[update * ACCUMULATE : (update + 1) * ACCUMULATE]:
+        for picks in ours.weigher.seen[update * ACCUMULATE : (update + 1) * ACCUMULATE]:  # pyright: ignore[reportIndexIssue]
             with lookahead.inner(record=due):
                 each = losses(model, batch(picks))
                 lookahead.backward(each, weigher(batch(picks)) / (BATCH * ACCUMULATE))
@@ -119,7 +119,7 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     whole.train()
     again = trainer(tmp_path / "again")
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert again.weigher.seen == whole.weigher.seen[3 * ACCUMULATE :]
+    assert again.weigher.seen == whole.weigher.seen[3 * ACCUMULATE :]  # pyright: ignore[reportIndexIssue]
     assert torch.equal(again.weigher.raw, whole.weigher.raw)
     for name, value in whole.model.named_parameters():
         assert torch.equal(again.model.get_parameter(name), value)

@@ -1,7 +1,8 @@
 """`make docs`: every code block of README and docs runs as it stands, in order, page by page.
 
 A page's ```bash blocks run in a folder that looks like a fresh checkout; its ```python blocks share one namespace. A
-block that cannot run here says why, in the line above its fence: `<!-- not run: reason -->`.
+block that cannot run here says why, in the line above its fence: `<!-- not run: reason -->`; one that a reader is to
+save has its place there: `<!-- file: folder/name.py -->`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "src" / "bilevel" / "README.md"]
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>bash|python)\n(?P<code>.*?)^```", re.M | re.S
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n|^<!-- file: (?P<file>\S+) -->\n)?"
+    r"^```(?P<kind>bash|python)\n(?P<code>.*?)^```",
+    re.M | re.S,
 )
 
 
-def blocks(page: Path) -> list[tuple[int, str, str, str | None]]:
-    """(line, kind, code, why it is not run) of a page's blocks."""
+def blocks(page: Path) -> list[tuple[int, str, str, str | None, str | None]]:
+    """(line, kind, code, why it is not run, the file that it is saved as) of a page's blocks."""
     text = page.read_text(encoding="utf-8")
     return [
-        (text[: found.start()].count("\n") + 1, found["kind"], found["code"], found["reason"])
+        (text[: found.start()].count("\n") + 1, found["kind"], found["code"], found["reason"], found["file"])
         for found in BLOCK.finditer(text)
     ]
 
@@ -48,8 +51,12 @@ def test_a_page_runs(page: Path, tmp_path: Path) -> None:
         "HF_HUB_OFFLINE": "1",
     }
     script: list[str] = []  # python blocks run together, each after the bash blocks above it
-    for line, kind, code, reason in blocks(page):
+    for line, kind, code, reason, file in blocks(page):
         if reason is not None:
+            continue
+        if file is not None:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(code, encoding="utf-8")
             continue
         where = f"{page.relative_to(ROOT)}:{line}"
         if kind == "python":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dreamprm.commands.evaluate import EvaluateStage, evaluate
-from dreamprm.commands.files import write_records
+from dreamprm.commands.files import record_row, write_lines
 from dreamprm.data.record import Record
 from dreamprm.evaluate.figures import FigureSettings, figures, first_questions, true_steps
 
@@ -54,7 +54,10 @@ def test_a_run_and_the_command_agree_on_one_file(
     stage.evaluate.num_questions = num_questions
     kept = [records[row] for row in first_questions(records, num_questions)]
     of_run = figures(kept, _scores(kept), stage.evaluate.figures())  # as trainer/judging.py has it
-    write_records(tmp_path / "scores.jsonl", records, _scores(records))
+    out = tmp_path / "scores.jsonl"
+    write_lines(
+        out, [record_row(out, record, scores) for record, scores in zip(records, _scores(records), strict=True)]
+    )
     of_command = json.loads(evaluate(stage).read_text())
     assert set(of_run) == {"best_of_n", "judge", "outcome", "steps", "first_error"}
     for name, figure in of_run.items():

@@ -128,6 +128,8 @@ def read_scores(path: str) -> tuple[list[Record], list[list[float]]]:
     if not Path(path).is_file():
         raise UserError(f"scores={path}: there is no such file; give one that dreamprm score wrote")
     records = read_records(StageData(path=path, format="records"))
+    if not records:
+        raise UserError(f"scores={path}: is empty; give a file that dreamprm score wrote")
     scores: list[list[float]] = []
     for row, record in enumerate(records):
         found = record.extra.get(_SCORES)

@@ -38,6 +38,11 @@ def write_stage(
     Raises UserError where `out` holds something else, or another process writes it.
     """
     place, count = parse_shard(shard)
+    if count == 1 and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"started as one of {os.environ['WORLD_SIZE']} processes (WORLD_SIZE), which would all write {out}: give "
+            "each its part by shard=i/n"
+        )
     units = range(len(sizes) * (place - 1) // count, len(sizes) * place // count)
     part = out if count == 1 else _shard_file(out, place, count)
     part.parent.mkdir(parents=True, exist_ok=True)

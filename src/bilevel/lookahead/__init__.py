@@ -4,6 +4,7 @@ from . import rules as rules
 from .check import HypergradientCheckError as HypergradientCheckError
 from .jvp import ZeroTangentError as ZeroTangentError
 from .lookahead import Lookahead as Lookahead
+from .processes import Processes as Processes
 from .row_maps import RowMap as RowMap
 from .row_maps import RowsError as RowsError
 from .rules import register_rule as register_rule

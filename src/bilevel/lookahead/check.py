@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .recorder import Part
+from .._shards import local
+from .recorder import Part, Sites
 from .sum_rule import SUM_TOLERANCE, groups_of
-from .typed import norm
+from .typed import backward, norm
 
 __all__ = ["CHECK_TOLERANCE", "Agreement", "HypergradientCheckError", "Reference", "Schedule"]
 
@@ -84,23 +85,34 @@ class Reference:
 
     numbers: Tensor
     gradients: Mapping[Tensor, Tensor]
+    sites: Sites
 
     @staticmethod
     def take(
         losses: Tensor,
-        parameters: Sequence[Tensor],
+        sites: Sites,
         autograd: Callable[[Tensor, Tensor, Sequence[Tensor]], Sequence[Tensor | None]],
     ) -> Reference:
-        """One backward pass, keeping the graph; autograd(losses, r, parameters) makes it."""
+        """One backward pass, keeping the graph; autograd(losses, r, parameters) makes it.
+
+        Under fully_shard it is one of all processes, which leaves each one's shards of the mean over them.
+        """
         # Multiples of the golden ratio's fraction: no two alike, both signs, and no random number drawn.
-        spread = torch.arange(1, losses.numel() + 1, dtype=torch.float64, device=losses.device) * 0.6180339887498949
-        numbers = (2.0 * (spread % 1.0) - 1.0).to(losses.dtype).reshape(losses.shape)
-        grads = autograd(losses, numbers, parameters)
-        return Reference(numbers, {p: g.detach() for p, g in zip(parameters, grads, strict=True) if g is not None})
+        sharded = sites.shards.any
+        first = 1 + (sites.processes.rank * losses.numel() if sharded else 0)
+        places = torch.arange(first, first + losses.numel(), dtype=torch.float64, device=losses.device)
+        numbers = (2.0 * (places * 0.6180339887498949 % 1.0) - 1.0).to(losses.dtype).reshape(losses.shape)
+        if sharded:
+            return Reference(numbers, _of_shards((numbers * losses).sum(), sites), sites)
+        grads = autograd(losses, numbers, sites.parameters)
+        found = {p: g.detach() for p, g in zip(sites.parameters, grads, strict=True) if g is not None}
+        return Reference(numbers, found, sites)
 
     def compare(self, parts: Sequence[Part], cotangent: Mapping[Tensor, Tensor], precision: torch.dtype) -> Agreement:
         """Parameter by parameter where the parts allow it: a longer vector to compare, and the culprit's name."""
         numbers = self.numbers.double().cpu()
+        if self.sites.shards.any:
+            return self._compare_shards(float((parts[0].values.double().cpu() * numbers).sum()), cotangent, precision)
         theirs = {p: _dot(cotangent[p], g) for p, g in self.gradients.items() if p in cotangent}
         sizes = {p: float(norm(cotangent[p].double()) * norm(self.gradients[p].double())) for p in theirs}
         sums = [(part.parameters, float((part.values.double().cpu() * numbers).sum())) for part in parts]
@@ -121,6 +133,33 @@ class Reference:
         return Agreement(
             relative, bad, tuple((d / size, group) for d, group in differences[:3] if size and d > 0.1 * error)
         )
+
+    def _compare_shards(self, own: float, cotangent: Mapping[Tensor, Tensor], precision: torch.dtype) -> Agreement:
+        """All parameters together, over all processes and shards."""
+        shards, processes = self.sites.shards, self.sites.processes
+        ours = processes.sums([own])[0] / processes.size
+        u = {p: cotangent[p] for p in self.gradients if p in cotangent}
+        theirs = shards.sum({p: _dot(each, self.gradients[p]) for p, each in u.items()})
+        whole = shards.norm(u) * shards.norm({p: self.gradients[p] for p in u})
+        error = abs(ours - theirs)
+        if theirs == 0.0 and error == 0.0:
+            return Agreement(float("nan"), False, ())
+        relative = error / abs(theirs) if theirs else float("inf")
+        bad = not relative <= CHECK_TOLERANCE[precision] and not error <= SUM_TOLERANCE[precision] * whole
+        return Agreement(relative, bad, ())
+
+
+def _of_shards(total: Tensor, sites: Sites) -> dict[Tensor, Tensor]:
+    """This process's shards of the gradient, by a backward pass that keeps the graph and leaves `.grad` as it was."""
+    kept = [(p, p.grad) for p in (*sites.parameters, *sites.others)]
+    try:
+        for p, _ in kept:
+            p.grad = None
+        backward(total, retain_graph=True)
+        return {p: local(p.grad) for p in sites.parameters if p.grad is not None}
+    finally:
+        for p, gradient in kept:
+            p.grad = gradient
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

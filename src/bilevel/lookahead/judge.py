@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .check import HypergradientCheckError, Reference, Schedule
 from .messages import disagreement, step_wrong, sum_rule_broken
+from .processes import Processes
 from .recorder import Part, Recorder, lowest
 from .sum_rule import sum_rule, sums_of
 from .taken_step import TakenStep
@@ -23,14 +24,23 @@ _log = logging.getLogger("bilevel")
 
 
 class Judge:
-    """The second half of `backward_outer`. check: "raise", "log" or "off"; report: where the numbers go."""
+    """The second half of `backward_outer`. check: "raise", "log" or "off"; report: where the numbers go.
 
-    def __init__(self, product: str, recorder: type[Recorder], check: str, schedule: Schedule) -> None:
+    Where several processes train together, what one of them finds wrong is kept until all have come to the same place,
+    and then all fail.
+    """
+
+    def __init__(
+        self, product: str, recorder: type[Recorder], check: str, schedule: Schedule, processes: Processes
+    ) -> None:
         self.product, self.recorder, self.check, self.schedule = product, recorder, check, schedule
+        self.processes = processes
         self.report: dict[str, float] = {}
+        self._problem: str | None = None
 
     def cotangent(self, update: Update, taken: TakenStep, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """u = Cᵀ D v, written into v; or v itself, where the product wants that."""
+        self._problem = None
         if not self.recorder.through_step:
             return vector
         probe = update.probe
@@ -40,7 +50,12 @@ class Judge:
         before_clip = 0.0 if probe is None else taken.against_gradient(x)
         cotangent = taken.through_clip(x)
         if probe is not None:
-            worst = probe.verify(taken, cotangent, before_clip)
+            try:
+                worst = probe.verify(taken, cotangent, before_clip)
+            except RuntimeError as error:  # whatever `check` says: it is no comparison of two ways
+                if self.processes.size == 1:
+                    raise
+                self._problem, worst = str(error), None
             if worst is not None and not worst <= 1.0:
                 self._fail(step_wrong(worst))
         return cotangent
@@ -48,6 +63,7 @@ class Judge:
     def surrogate(self, update: Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor | None:
         """-Σ c d of all micro-batches, d held; the checks on the way. None where a d is not finite."""
         surrogate: Tensor | None = None
+        finite = True
         precision: torch.dtype | None = None
         sums: list[tuple[tuple[Tensor, ...], float]] = []
         total = 0.0
@@ -57,8 +73,7 @@ class Judge:
             parts = batch.recorder.products(cotangent, taken)
             own_sums, own_total = sums_of(parts, batch.used)
             sums, total = sums + own_sums, total + own_total
-            if not math.isfinite(own_total):
-                return None
+            finite = finite and math.isfinite(own_total)
             precision = lowest(precision, batch.precision or batch.used.dtype)
             if batch.reference is not None:
                 self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update)
@@ -67,10 +82,17 @@ class Judge:
         assert surrogate is not None, "there is a micro-batch"
         assert precision is not None, "there is a micro-batch"
         self.schedule.note(taken.parameters)
-        residual = sum_rule(sums, total, cotangent, taken, update.ledger.unscaled(taken.scale), precision)
+        if self.processes.any(not finite):
+            return None
+        unscaled = update.ledger.unscaled(taken.scale)
+        residual = sum_rule(sums, total, cotangent, taken, unscaled, precision, self.processes)
         self.report["sum_rule"] = residual.largest
         if residual.failing and self.recorder.exact:
             self._fail(sum_rule_broken(self.product, residual, update.sites.names))
+        if self.processes.size > 1:
+            problem = self.processes.agree(self._problem)
+            if problem is not None:
+                raise HypergradientCheckError(problem)
         return surrogate
 
     def _compare(
@@ -100,6 +122,9 @@ class Judge:
 
     def _fail(self, message: str) -> None:
         if self.check == "raise":
+            if self.processes.size > 1:
+                self._problem = self._problem or message
+                return
             raise HypergradientCheckError(message)
         if self.check != "off":
             _log.warning("%s", message)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from .outer_gradient import num_processes
+from .._shards import local
+from .processes import Processes
 from .taken_step import named
 
 __all__ = ["Ledger"]
@@ -16,8 +17,8 @@ __all__ = ["Ledger"]
 class Ledger:
     """The gradients of one update, from the first inner block to the step."""
 
-    def __init__(self, names: Mapping[Tensor, str]) -> None:
-        self.names = names
+    def __init__(self, names: Mapping[Tensor, str], processes: Processes) -> None:
+        self.names, self.processes = names, processes
         self.unweighted: dict[Tensor, Tensor] = {}
         self._known: dict[Tensor, tuple[Tensor, int]] = {}
         self._pending = False
@@ -26,7 +27,7 @@ class Ledger:
     def unrecorded(self) -> None:
         """A pass that is not recorded has written before any recorded one; looked at when a recorded one comes."""
         if not self._pending and not self._known:
-            self._stale = [p for p in self.names if p.grad is not None and bool(p.grad.any())]
+            self._stale = [p for p in self.names if p.grad is not None and bool(local(p.grad).any())]
         self._pending = True
 
     @contextmanager
@@ -55,13 +56,13 @@ class Ledger:
 
     def note(self) -> None:
         """Remember `.grad` as the last pass left it."""
-        self._known = {p: (p.grad, p.grad._version) for p in self.names if p.grad is not None}
+        self._known = {p: (p.grad, local(p.grad)._version) for p in self.names if p.grad is not None}
 
     def verify(self) -> None:
         """Raise where `.grad` was changed by something else since the last pass."""
-        if num_processes() > 1:  # averaged over the processes by whoever trains
+        if self.processes.size > 1:  # whoever trains may have averaged over the processes; the sum rule sees the rest
             return
-        now = {p: (p.grad, p.grad._version) for p in self.names if p.grad is not None}
+        now = {p: (p.grad, local(p.grad)._version) for p in self.names if p.grad is not None}
         changed = [p for p in {**now, **self._known} if not _same(now.get(p), self._known.get(p))]
         if changed:
             raise RuntimeError(

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._shards import local
 from ..status import Status
 from ..steps import check_optimizer, unwrap
 from .check import Reference, Schedule
@@ -27,8 +28,10 @@ from .graph import leaves, refuse_early, refuse_reentrant
 from .judge import Judge
 from .ledger import Ledger
 from .outer_gradient import OuterGradient
+from .processes import Processes
 from .product_table import PRODUCTS, Product
 from .recorder import Sites, lowest
+from .shards import inside_wrapper
 from .step_probe import StepProbe
 from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
 from .typed import backward
@@ -65,6 +68,13 @@ class Lookahead:
             optimizer's own formula disagree (updates 1, 2, 4, 8, … and after every change); "log" only logs; "off"
             makes no comparison and reports the sum rule's residual.
         epsilon: ‖ε u‖ of `fd` and `darts`.
+        group: the processes that train together, a group of torch.distributed; None: all there are.
+
+    Several processes: each gives the examples and outer chains that are its own, with coefficients as under
+    DistributedDataParallel (w_i over its own number of examples), and `step` and `backward_outer` are called by all.
+    The inner gradient, v and φ's gradient become means over the processes, so that a replicated weigher gets the same
+    update everywhere. model: the module itself, `DistributedDataParallel(module)` (which averages the gradients once
+    more than needed), or one that `fully_shard` was called on (`ghost`): u stays sharded and is gathered unit by unit.
 
     `report` holds, after `backward_outer`: outer_loss, outer_gradient_norm, inner_gradient_norm (with clip_norm),
     sum_rule (largest relative residual of Σ c d = <u, g>), check (relative error against autograd, when it was made)
@@ -72,8 +82,7 @@ class Lookahead:
     places.
 
     Raises ValueError for what is not supported, naming the way out.
-    Limits: model and optimizer are used by one process, or under data parallelism with the module itself (not its
-    wrapper), where .grad and φ's gradients are to be averaged over the processes. Compiled parts run uncompiled inside.
+    Limits: no tensor parallelism, no CPU offload of shards. Compiled parts run uncompiled inside.
     """
 
     def __init__(
@@ -88,18 +97,21 @@ class Lookahead:
         scaler: Any = None,
         check: Check = "raise",
         epsilon: float = 1e-2,
+        group: Any = None,
     ) -> None:
         validate(product, adam, check, clip_norm, clip_value, epsilon)
         if hasattr(model, "_orig_mod"):
             raise ValueError("the model is compiled, which hides its functions; give Lookahead the module itself")
         check_optimizer(optimizer)
+        self._wrapped, model = model, inside_wrapper(model, product)
+        self._processes = Processes(group)
         self.model, self.optimizer, self.product, self.adam = model, optimizer, product, adam
         self.clipping, self.scaler, self.epsilon = Clipping(clip_norm, clip_value), scaler, epsilon
         self.report: dict[str, float] = {}
         self._check = check
         self._recorder = PRODUCTS[product]
         self._schedule = Schedule()
-        self._judge = Judge(product, self._recorder, check, self._schedule)
+        self._judge = Judge(product, self._recorder, check, self._schedule, self._processes)
         self._open: MicroBatch | None = None
         self._update: Update | None = None
         self._trained: tuple[Any, ...] = ()
@@ -119,13 +131,17 @@ class Lookahead:
 
     def _find_sites(self) -> Sites:
         """The trainable parameters now: a layer may be frozen or unfrozen and a group added between two updates."""
+        if self._trained and self._sites.shards.any:
+            self._sites.shards.reshard(self.model)
         groups = unwrap(self.optimizer).param_groups
         trained = tuple((p, p.requires_grad) for group in groups for p in group["params"])
         if len(trained) != len(self._trained) or any(
             a[0] is not b[0] or a[1] != b[1] for a, b in zip(trained, self._trained, strict=True)
         ):
-            sites = Sites(self.model, [p for p, requires_grad in trained if requires_grad])
+            sites = Sites(self.model, [p for p, requires_grad in trained if requires_grad], self._processes)
             refuse_parameters(groups, sites)
+            sites.shards.refuse(sites.names, self.product, unwrap(self.optimizer), self.scaler)
+            self._processes.device = local(sites.parameters[0]).device
             self._recorder.refuse(sites)
             self._trained, self._sites = trained, sites
         return self._sites
@@ -180,7 +196,7 @@ class Lookahead:
         if update is None:
             sites = self._find_sites()
             written = {p: fingerprint(p) for p in (*sites.names, *sites.others)}
-            self._update = update = Update(sites, Ledger(sites.names), [], written, self._num_steps[0])
+            self._update = update = Update(sites, Ledger(sites.names, self._processes), [], written, self._num_steps[0])
         return update
 
     def _verify_unwritten(self, update: Update) -> None:
@@ -218,11 +234,13 @@ class Lookahead:
         compared = self._schedule.new_shapes(getattr(batch.recorder, "alike", frozenset()))
         if not update.batches:
             compared |= self._schedule.due(update.sites.modules, update.sites.parameters, losses)
+        if update.sites.shards.any and self._check != "off":  # a comparison takes all processes
+            compared = self._processes.any(compared)
         if compared and self._check != "off":
             update.due = True
             refuse_reentrant(losses)
             start = time.perf_counter()
-            batch.reference = Reference.take(losses, update.sites.parameters, batch.recorder.autograd)
+            batch.reference = Reference.take(losses, update.sites, batch.recorder.autograd)
             update.check_seconds += time.perf_counter() - start
         update.ledger.begin()
         batch.used = batch.recorder.backward(losses, used, scale)
@@ -262,12 +280,15 @@ class Lookahead:
             self._verify_unwritten(update)
             update.ledger.verify()
             update.probe = StepProbe() if update.due else None
+        sites = self._sites if update is None else update.sites
+        if self._processes.size > 1 and not sites.shards.any:
+            self._processes.average_gradients([*sites.names, *sites.others])
         before = self._num_steps[0]
         taken = TakenStep.take(
             self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,
             update.sites.names if update is not None and recorded else {},
             with_gradient(update.sites) if update is not None and recorded else {},
-            recorded and self._recorder.needs_before, update.probe if update is not None else None,
+            recorded and self._recorder.needs_before, sites.shards, update.probe if update is not None else None,
         )  # fmt: skip
         if update is None or not recorded:
             return
@@ -286,11 +307,11 @@ class Lookahead:
         assert update.taken is not None, "_ready has seen to it"
         if update.outer is None:
             coefficients = [b.coefficients for b in update.batches if b.coefficients is not None]
-            weigher = [leaf for leaf in leaves(*coefficients) if leaf not in update.sites.names]
-            update.outer = OuterGradient(update.sites.parameters, weigher, update.sites.names)
+            weigher = [leaf for leaf in leaves(*coefficients) if not update.sites.holds(leaf)]
+            update.outer = OuterGradient(update.sites, weigher, wrapped=self._wrapped is not self.model)
         if update.due:
             refuse_reentrant(outer_loss)
-            refuse_early(outer_loss, update.sites.names, update.taken.mark)
+            refuse_early(outer_loss, {**update.sites.names, **update.sites.stand_ins}, update.taken.mark)
         update.outer.add(outer_loss)
         self._update = update
 
@@ -307,7 +328,7 @@ class Lookahead:
         assert update.outer is not None, "accumulated above"
         taken, outer = update.taken, update.outer
         self._schedule.num_updates += 1
-        self.report = {"outer_loss": outer.mean(), "outer_gradient_norm": float(outer.size())}
+        self.report = {"outer_loss": outer.mean(), "outer_gradient_norm": outer.size()}
         if taken.norm is not None:
             self.report["inner_gradient_norm"] = float(taken.norm)
         finite = math.isfinite(self.report["outer_gradient_norm"])
@@ -323,9 +344,15 @@ class Lookahead:
         for leaf, gradient in outer.direct.items():
             surrogate = surrogate + (leaf * gradient.to(leaf.dtype)).sum()
         reached = leaves(surrogate)
-        own = [leaf for leaf in reached if leaf not in update.sites.names]
+        own = [leaf for leaf in reached if not update.sites.holds(leaf)]
+        kept: dict[Tensor, Tensor] = {}
+        if self._processes.size > 1:  # what is new is averaged over the processes, what was there stays as it is
+            kept = {leaf: leaf.grad for leaf in own if leaf.grad is not None}
+            for leaf in own:
+                leaf.grad = None
         # A weigher may read the model's features; its gradient ends there, and the parameters' .grad stays as it is.
         backward(surrogate, None if len(own) == len(reached) else own)
+        self._processes.mean_of_new_gradients(own, kept)
         return Status.DONE
 
     def _ready(self) -> Update:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .._shards import local
+from .graph import leaves as leaves_of
 from .graph import without_hooks
-from .taken_step import named, wide
-from .typed import gradients, norm
+from .recorder import Sites
+from .taken_step import named
+from .typed import backward, gradients
 
-__all__ = ["OuterGradient", "num_processes"]
+__all__ = ["OuterGradient"]
 
 
 class OuterGradient:
-    """Sums over outer micro-batches; `mean` divides and averages over the processes."""
+    """Sums over outer micro-batches; `mean` divides and averages over the processes.
 
-    def __init__(self, parameters: Sequence[Tensor], leaves: Sequence[Tensor], names: Mapping[Tensor, str]) -> None:
-        self.parameters, self.leaves, self.names = tuple(parameters), tuple(leaves), names
+    leaves: the weigher's. wrapped: whether the model's wrapper wants whole backward passes (`loss.backward()`), as
+    DistributedDataParallel does, and fully_shard, which reduces gradients in them.
+    """
+
+    def __init__(self, sites: Sites, leaves: Sequence[Tensor], wrapped: bool) -> None:
+        self.sites, self.parameters, self.leaves, self.names = sites, sites.parameters, tuple(leaves), sites.names
+        self.wrapped = wrapped or sites.shards.any
         self.vector: dict[Tensor, Tensor] = {}
         self.direct: dict[Tensor, Tensor] = {}
         self.loss, self.num_batches = 0.0, 0
@@ -41,7 +48,7 @@ class OuterGradient:
             )
         inputs = [*self.parameters, *self.leaves]
         with without_hooks(inputs):
-            grads = gradients(outer_loss, inputs)
+            grads = _by_backward(outer_loss, inputs) if self.wrapped else gradients(outer_loss, inputs)
         self.num_batches += 1
         self.loss += float(outer_loss.detach())
         cut = len(self.parameters)
@@ -49,23 +56,22 @@ class OuterGradient:
         _add(self.direct, self.leaves, grads[cut:])
 
     def mean(self) -> float:
-        """Divide by the number of micro-batches, average v over the processes; the mean outer loss of this one."""
+        """Divide by the number of micro-batches, average v over the processes; the mean outer loss of them all."""
         for sums in (self.vector, self.direct):
             for value in sums.values():
                 if self.num_batches > 1:
                     value.div_(self.num_batches)
-        if num_processes() > 1:
-            distributed: Any = torch.distributed
-            for parameter in self.parameters:  # every process takes part for every parameter
-                value = self.vector.setdefault(parameter, torch.zeros_like(parameter))
-                distributed.all_reduce(value)
-                value.div_(num_processes())
-        return self.loss / self.num_batches
+        processes, loss = self.sites.processes, self.loss / self.num_batches
+        if processes.size == 1:
+            return loss
+        # Every process takes part for every parameter. Shards are averaged already, by the backward pass.
+        whole = [p for p in self.parameters if p not in self.sites.shards.parameters]
+        processes.average([self.vector.setdefault(p, torch.zeros_like(p)) for p in whole])
+        return processes.sums([loss])[0] / processes.size
 
-    def size(self) -> Tensor:
-        """‖v‖."""
-        norms = [norm(t, wide(t)).double() for t in self.vector.values()]
-        return norm(torch.stack(norms)) if norms else torch.zeros(())
+    def size(self) -> float:
+        """‖v‖, over all shards."""
+        return self.sites.shards.norm(self.vector)
 
 
 def _add(sums: dict[Tensor, Tensor], inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
@@ -73,6 +79,7 @@ def _add(sums: dict[Tensor, Tensor], inputs: Sequence[Tensor], grads: Sequence[T
     for parameter, gradient in zip(inputs, grads, strict=True):
         if gradient is None:
             continue
+        gradient = local(gradient)
         if gradient.is_sparse:
             gradient = gradient.to_dense()
         if gradient.dtype == torch.float16:  # lr · v would underflow
@@ -89,7 +96,14 @@ def _add(sums: dict[Tensor, Tensor], inputs: Sequence[Tensor], grads: Sequence[T
         owned.add(address)
 
 
-def num_processes() -> int:
-    """How many processes train together; 1 without torch.distributed."""
-    distributed: Any = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+def _by_backward(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """What `loss.backward()` adds to `.grad` of the inputs; every `.grad` is as before afterwards."""
+    kept = [(leaf, leaf.grad) for leaf in dict.fromkeys([*leaves_of(loss), *inputs])]
+    try:
+        for leaf, _ in kept:
+            leaf.grad = None
+        backward(loss)
+        return [leaf.grad for leaf in inputs]
+    finally:
+        for leaf, gradient in kept:
+            leaf.grad = gradient

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .graph import without_hooks
+from .processes import Processes
+from .shards import Shards
 from .typed import gradients, named_modules, own_parameters
 
 if TYPE_CHECKING:
@@ -40,10 +42,14 @@ class Part:
 
 
 class Sites:
-    """The trainable parameters of a model: their names, and the modules around them."""
+    """The trainable parameters of a model: their names, the modules around them, and how they are sharded."""
 
-    def __init__(self, model: nn.Module, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, parameters: Sequence[Tensor], processes: Processes | None = None) -> None:
         self.model, self.parameters = model, tuple(parameters)
+        self.processes = processes or Processes()
+        self.shards = Shards(model, self.parameters, self.processes)
+        # Under fully_shard, the whole parameters that the graph holds in place of the shards, once they were met.
+        self.stand_ins: dict[Tensor, str] = {}
         trained = set(parameters)
         self.names: dict[Tensor, str] = {}
         self.modules = [module for _, module in named_modules(model)]
@@ -56,7 +62,14 @@ class Sites:
         # Trained by another optimizer, if by any: their movement depends on the weights too.
         self.others = {p: name for name, p in model.named_parameters() if p.requires_grad and p not in trained}
         # Modules that hold a trained parameter themselves or directly above one that does.
-        self.ancestors = [m for m in model.modules() if m in holders or any(c in holders for c in m.children())]
+        units = self.shards.places
+        self.ancestors = [
+            m for m in model.modules() if m in holders or m in units or any(c in holders for c in m.children())
+        ]
+
+    def holds(self, leaf: Tensor) -> bool:
+        """Whether a leaf of a graph is one of the parameters, or stands in for one."""
+        return leaf in self.names or leaf in self.stand_ins
 
 
 class Recorder(Protocol):

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._shards import local
+from ..steps import ELEMENTWISE
 from .check import CHECK_TOLERANCE
 from .taken_step import TakenStep, named
 from .typed import gradients, norm
 
 __all__ = ["StepProbe"]
 
-ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta")
 NUM_COORDINATES = 4
 _COUNTS = ("step", "mu_product")  # one number each, also where the parameter is one number
 _NOT_MINE = ("params", "foreach", "fused", "differentiable", "capturable")
@@ -31,12 +32,15 @@ class _Slice:
 
     def __init__(self, parameter: Tensor, state: Mapping[str, Any]) -> None:
         self.parameter = parameter
-        count = min(NUM_COORDINATES, parameter.numel())
-        self.places = torch.linspace(0, parameter.numel() - 1, count, device=parameter.device).long()
+        own = local(parameter)
+        count = min(NUM_COORDINATES, own.numel())
+        self.places = torch.linspace(0, own.numel() - 1, count, device=own.device).long()
         self.theta = self.of(parameter)
         self.state: dict[str, Any] = {}
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and name not in _COUNTS:
+            if isinstance(value, Tensor):
+                value = local(value)
+            if isinstance(value, Tensor) and value.shape == own.shape and name not in _COUNTS:
                 self.state[name] = self.of(value)
             else:
                 self.state[name] = (
@@ -45,7 +49,7 @@ class _Slice:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The coordinates of a tensor like the parameter, in float64 on the CPU."""
-        return tensor.detach().reshape(-1)[self.places].double().cpu()
+        return local(tensor).detach().reshape(-1)[self.places].double().cpu()
 
 
 class StepProbe:
@@ -66,7 +70,7 @@ class StepProbe:
         self._kind, wanted = kind, set(parameters)
         for number, group in enumerate(optimizer.param_groups):
             for p in group["params"]:
-                if p in wanted and p.numel() and p.dtype in (torch.float32, torch.float64):
+                if p in wanted and local(p).numel() and p.dtype in (torch.float32, torch.float64):
                     self._slices.append((number, _Slice(p, optimizer.state.get(p, {}))))
 
     def take(self, vector: Mapping[Tensor, Tensor]) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .outer_gradient import num_processes
+from .._shards import local
+from .processes import Processes
 from .recorder import Part
 from .taken_step import TakenStep, wide
 from .typed import norm
@@ -47,15 +48,16 @@ def sum_rule(
     step: TakenStep,
     unweighted: Mapping[Tensor, Tensor],
     precision: torch.dtype,
+    processes: Processes,
 ) -> Residual:
     """|Σ c d - <u, g>| / (|u| |g|) by groups of parameters; sums: (parameters, Σ c d of them); total: Σ c d of all."""
     tolerance = SUM_TOLERANCE[precision]
-    right = {p: _dot(u, step.gradients[p][0]) / step.factor for p, u in cotangent.items() if p in step.gradients}
+    right = {p: _dot(u, step.gradient(p)) / step.factor for p, u in cotangent.items() if p in step.gradients}
     for p, gradient in unweighted.items():
         if p in right:
-            right[p] -= _dot(cotangent[p], gradient)
-    if num_processes() > 1:  # every process has its examples; .grad is their mean
-        total, sums = _mean(total, next(iter(cotangent.values()), torch.zeros(()))), ()
+            right[p] -= _dot(cotangent[p], local(gradient))
+    if processes.size > 1:  # every process has its examples; .grad is their mean
+        return _over_processes(total, right, cotangent, step, tolerance, processes)
     groups = groups_of(sums, total, list(right))
     differences = [(abs(left - sum(right[p] for p in group)), group) for group, left in groups]
     # |<u, g>| is at most |u| |g|: the norms, two more passes over the memory, are taken only where that does not do.
@@ -105,15 +107,25 @@ def _dot(u: Tensor, g: Tensor) -> float:
 
 
 def _size(step: TakenStep, parameter: Tensor) -> float:
-    g = step.gradients[parameter][0]
+    g = step.gradient(parameter)
     return float(norm(g, wide(g))) / step.factor
 
 
-def _mean(value: float, like: Tensor) -> float:
-    distributed: Any = torch.distributed
-    held = torch.tensor(value, dtype=torch.float64, device=like.device)
-    distributed.all_reduce(held)
-    return float(held) / num_processes()
+def _over_processes(
+    total: float,
+    right: Mapping[Tensor, float],
+    cotangent: Mapping[Tensor, Tensor],
+    step: TakenStep,
+    tolerance: float,
+    processes: Processes,
+) -> Residual:
+    """All parameters together: Σ c d is the mean of the processes' own, <u, g> goes over all shards."""
+    left = processes.sums([total])[0] / processes.size
+    difference = abs(left - step.shards.sum(right))
+    grads = {p: step.gradient(p) for p in right}
+    size = step.shards.norm({p: cotangent[p] for p in right}) * step.shards.norm(grads) / step.factor
+    relative = difference / (size + 1e-300)
+    return Residual(relative, () if relative <= tolerance else tuple(right))
 
 
 def sums_of(parts: Sequence[Part], coefficients: Tensor) -> tuple[list[tuple[tuple[Tensor, ...], float]], float]:

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._shards import local
 from ..steps import step_vjp, undo_step, undoable
+from .shards import Shards
 
 __all__ = ["Clipping", "TakenStep", "fingerprint", "named", "refuse_moved", "wide"]
 
@@ -27,18 +29,33 @@ class Clipping:
     norm: float | None = None
     value: float | None = None
 
-    def clip(self, parameters: Sequence[Tensor]) -> Tensor | None:
-        """Clip `.grad` in place; the norm before, where it was taken."""
+    def clip(self, parameters: Sequence[Tensor], shards: Shards) -> Tensor | None:
+        """Clip `.grad` in place, by the norm over all shards; the norm before, where it was taken."""
+        if shards.any:
+            return self._clip_shards({p: local(p.grad) for p in parameters if p.grad is not None}, shards)
         if self.norm is not None:
             return torch.nn.utils.clip_grad_norm_(parameters, self.norm)
         if self.value is not None:
             torch.nn.utils.clip_grad_value_(parameters, self.value)
         return None
 
+    def _clip_shards(self, grads: Mapping[Tensor, Tensor], shards: Shards) -> Tensor | None:
+        if self.value is not None:
+            for g in grads.values():
+                g.clamp_(-self.value, self.value)
+        if self.norm is None:
+            return None
+        size = shards.norm(grads)
+        if size + 1e-6 > self.norm:
+            for g in grads.values():
+                g.mul_(self.norm / (size + 1e-6))
+        return torch.tensor(size, dtype=torch.float64)
+
 
 def fingerprint(tensor: Tensor) -> tuple[int, int]:
     """Where a tensor's memory is and how often torch has written to it."""
-    return tensor.data_ptr(), tensor._version
+    own = local(tensor)
+    return own.data_ptr(), own._version
 
 
 def named(parameters: Sequence[Tensor], names: Mapping[Tensor, str], limit: int = 5) -> str:
@@ -80,6 +97,7 @@ class TakenStep:
     written: Mapping[Tensor, tuple[int, int]]
     mark: int
     scale: float
+    shards: Shards
     cache: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
@@ -92,6 +110,7 @@ class TakenStep:
         names: Mapping[Tensor, str],
         others: Mapping[Tensor, str],
         keep: bool,
+        shards: Shards,
         probe: Any = None,
     ) -> TakenStep:
         """Unscale, clip, step. Raises RuntimeError where something interferes.
@@ -108,14 +127,14 @@ class TakenStep:
             raise RuntimeError(
                 f"{named(sparse, names)}: sparse gradients have no rule; make the layer with sparse=False"
             )
-        size = clipping.clip(parameters)
+        size = clipping.clip(parameters, shards)
         before = {p: p.detach().clone() for p in parameters if keep and not undoable(live, p)}
         groups = tuple(
             {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
             for group in live.param_groups
         )
         first = {p: live.state.get(p, {}).get("momentum_buffer") is None for p in parameters}
-        grads = [(p, p.grad, p.grad._version) for p in parameters if p.grad is not None]
+        grads = [(p, p.grad, local(p.grad)._version) for p in parameters if p.grad is not None]
         if probe is not None:
             probe.look(live, groups, parameters)
         skipped = False
@@ -125,7 +144,7 @@ class TakenStep:
             skipped = scaler.get_scale() < scale  # it found an infinite gradient
         else:
             wrapper.step()
-        changed = [p for p, g, version in grads if p.grad is not g or g._version != version]
+        changed = [p for p, g, version in grads if p.grad is not g or local(g)._version != version]
         if changed:
             raise RuntimeError(
                 f"{named(changed, names)}: .grad was changed while the optimizer stepped (a step_pre_hook?), which the "
@@ -134,7 +153,7 @@ class TakenStep:
         return TakenStep(
             live, clipping, adam, names, groups, first, size, skipped,
             {p: (g, version) for p, g, version in grads}, before,
-            others, {p: fingerprint(p) for p in (*names, *others)}, sequence_number(), scale,
+            others, {p: fingerprint(p) for p in (*names, *others)}, sequence_number(), scale, shards,
         )  # fmt: skip
 
     @property
@@ -151,7 +170,7 @@ class TakenStep:
 
     def verify_untouched(self) -> None:
         """Raise where .grad or the parameters were written to since the step."""
-        written = [p for p, (g, version) in self.gradients.items() if g._version != version]
+        written = [p for p, (g, version) in self.gradients.items() if local(g)._version != version]
         if written:
             raise RuntimeError(
                 f"{named(written, self.names)}: .grad was written to between lookahead.step() and backward_outer, "
@@ -190,21 +209,30 @@ class TakenStep:
 
     def against_gradient(self, x: Mapping[Tensor, Tensor]) -> float:
         """<x, g̃> over all parameters, in float64."""
-        return sum(
-            float(torch.dot(u.flatten().double(), self.gradients[p][0].flatten().double())) for p, u in x.items()
+        return self.shards.sum(
+            {p: float(torch.dot(u.flatten().double(), self.gradient(p).flatten().double())) for p, u in x.items()}
         )
+
+    def gradient(self, parameter: Tensor) -> Tensor:
+        """g̃ of a parameter; of a sharded one, this process's part."""
+        return local(self.gradients[parameter][0])
 
     def through_clip(self, x: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """u = Cᵀ x, written into x; by norm also for parameters that x lacks: the term in g is there wherever g is."""
-        grads = {p: g for p, (g, _) in self.gradients.items()}
+        grads = {p: local(g) for p, (g, _) in self.gradients.items()}
         if self.clipping.value is not None:
             for p, u in x.items():
                 u.mul_(grads[p].abs() < self.clipping.value)
         elif self.clipping.norm is not None and self.norm is not None and float(self.norm) + 1e-6 > self.clipping.norm:
             # Cᵀx = a x - a <x, g> g / (n (n + 1e-6)), written with g̃ = a g, which is what .grad holds now.
             n, a = float(self.norm), self.clipping.norm / (float(self.norm) + 1e-6)
-            inner = sum(float(torch.dot(u.flatten().to(w), grads[p].flatten().to(w)))
-                        for p, u in x.items() for w in [wide(u, grads[p])])  # fmt: skip
+            inner = self.shards.sum(
+                {
+                    p: float(torch.dot(u.flatten().to(w), grads[p].flatten().to(w)))
+                    for p, u in x.items()
+                    for w in [wide(u, grads[p])]
+                }
+            )
             alpha = -inner / (a * n * (n + 1e-6))
             for p, u in x.items():
                 u.mul_(a).add_(grads[p].to(u.dtype), alpha=alpha)

@@ -2,6 +2,8 @@
 
 In the weighted backward pass every use leaves its δ; afterwards one matmul-sized product per use gives d_i, no second
 backward pass. Exact; the cost is about one forward's matmuls. Which functions are understood: rules/.
+
+One file because seeing, noting and answering are one pass over one list of entries.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from .row_maps import Around, RowMap, RowMaps, longest_prefix
 from .seeing import Using, composite, uncompiled
 from .taken_step import TakenStep
 from .tracked import NoRuleError, Tracked
-from .typed import backward, hook
+from .typed import backward, hook, own_parameters
 from .ways_out import ways_out
 
 __all__ = ["Entry", "Tape"]
@@ -56,6 +58,7 @@ class Tape:
         self._calls: list[torch.Size | None] = []
         self._points: dict[Tensor, Tensor] = {}
         self._known: dict[int, Tracked] = {}
+        self._whole: dict[Tensor, Tensor] = {}  # a shard -> what its module holds while it is whole
         self._buffers = {id(b) for b in sites.model.buffers()}
         self.second_rows: int | None = None
         self.alike: set[tuple[int, ...]] = set()  # shapes whose first two dimensions could be taken for each other
@@ -72,11 +75,13 @@ class Tape:
     def point(self, parameter: Tensor) -> Tensor:
         """A copy of θ, for a function of it whose derivative is asked for when the optimizer has moved it."""
         if parameter not in self._points:
-            self._points[parameter] = parameter.detach().clone()
+            self._points[parameter] = self._whole.get(parameter, parameter).detach().clone()
         return self._points[parameter]
 
     def kept_point(self, parameter: Tensor) -> Tensor:
-        """That copy, or the parameter as it is where nobody asked for one."""
+        """That copy, or the parameter as it is where nobody asked for one: then its values do not matter."""
+        if parameter in self.sites.shards.parameters and parameter not in self._points:
+            return torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
         return self._points.get(parameter, parameter.detach())
 
     @contextmanager
@@ -87,7 +92,8 @@ class Tape:
             handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
         for parameter, name in self.sites.names.items():
-            self._known[id(parameter)] = Tracked(parameter, (parameter,), name, self)
+            if parameter not in self.sites.shards.parameters:
+                self._known[id(parameter)] = Tracked(parameter, (parameter,), name, self)
         try:
             with uncompiled(self.model), self._mode:
                 yield
@@ -96,8 +102,11 @@ class Tape:
                 handle.remove()
             self._calls.clear()
             self._known.clear()
+            self._whole.clear()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module in self.sites.shards.places:
+            self._meet(self.sites.shards.places[module])
         # Most calls give their activation first; taking all arguments apart is as slow as a small layer.
         quick = bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 0
         leaves = args[:1] if quick else pytree.tree_leaves((args, kwargs))
@@ -105,6 +114,16 @@ class Tape:
         self._calls.append(None if first is None else first.shape)
         if first is not None and first.ndim > 1 and first.shape[0] == first.shape[1]:
             self.alike.add(tuple(first.shape[:2]))
+
+    def _meet(self, places: Sequence[tuple[nn.Module, str, Tensor]]) -> None:
+        """fully_shard has put whole parameters in the shards' places; its hook runs before ours."""
+        for module, attribute, shard in places:
+            whole = own_parameters(module)[attribute]
+            if whole is not None and whole is not shard and id(whole) not in self._known:
+                name = self.sites.names[shard]
+                self._known[id(whole)] = Tracked(whole, (shard,), name, self)
+                self._whole[shard] = whole
+                self.sites.stand_ins[whole] = name
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._calls:
@@ -245,17 +264,44 @@ class Tape:
         device = next(iter(cotangent.values())).device if cotangent else torch.device("cpu")
         dtype = torch.float64 if any(u.dtype == torch.float64 for u in cotangent.values()) else torch.float32
 
-        known: dict[Tracked, tuple[Tensor, Tensor]] = {}
-
-        def lookup(tracked: Tracked) -> Tensor | None:
-            return tracked.tangent(cotangent, known)
-
         parts: list[Part] = []
         with torch.no_grad():
-            while self.entries:
-                entry = self.entries.pop()  # the last layers' notes are freed first
-                values = entry.contribution(lookup)
-                if values is not None:
-                    parts.append(Part(entry.parameters, values.to(device, dtype)))
+            for entries, whole in self._by_unit(cotangent):
+                known: dict[Tracked, tuple[Tensor, Tensor]] = {}
+
+                def lookup(
+                    tracked: Tracked, u: Mapping[Tensor, Tensor] = whole, known: dict[Tracked, Any] = known
+                ) -> Tensor | None:
+                    return tracked.tangent(u, known)
+
+                while entries:
+                    entry = entries.pop()  # the last layers' notes are freed first
+                    values = entry.contribution(lookup)
+                    if values is not None:
+                        parts.append(Part(entry.parameters, values.to(device, dtype)))
         total = torch.zeros(len(self._divide), dtype=dtype, device=device)
         return Part.divided(parts, total, self._divide)
+
+    def _by_unit(self, cotangent: Mapping[Tensor, Tensor]) -> Generator[tuple[list[Entry], Mapping[Tensor, Tensor]]]:
+        """All entries with all of u; of a sharded model those of each unit with its u, gathered for as long as needed.
+
+        Every process goes through all units in one order, whatever its batch has used, since gathering takes them all.
+        """
+        shards = self.sites.shards
+        if not shards.any:
+            yield self.entries, cotangent
+            return
+        unit_of = {p: number for number, unit in enumerate(shards.units) for p in unit}
+        sorted_out: list[list[Entry]] = [[] for _ in shards.units]
+        for entry in self.entries:
+            numbers = {unit_of[p] for p in entry.parameters}
+            if len(numbers) > 1:
+                names = ", ".join(self.sites.names[p] for p in entry.parameters)
+                raise NoRuleError(
+                    f"{names}: used together, but of several units of fully_shard, whose u is never whole at one time; "
+                    "call fully_shard on a module that holds them all"
+                )
+            sorted_out[numbers.pop()].append(entry)
+        self.entries = []
+        for number in reversed(range(len(shards.units))):
+            yield sorted_out[number], shards.whole(shards.units[number], cotangent)

@@ -61,10 +61,10 @@ def broadcast_shapes(*shapes: torch.Size) -> torch.Size:
     return _torch.broadcast_shapes(*shapes)
 
 
-def backward(loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
+def backward(loss: Tensor, inputs: Sequence[Tensor] | None = None, retain_graph: bool = False) -> None:
     """loss.backward(), into the inputs alone where some are given."""
     scalar: Any = loss
-    scalar.backward(inputs=inputs)
+    scalar.backward(inputs=inputs, retain_graph=retain_graph)
 
 
 def gradients(

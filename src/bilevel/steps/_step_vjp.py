@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._shards import is_sharded, local
 from . import adam_step
-from .known_optimizers import UnsupportedOptimizerError, row, unwrap
+from .known_optimizers import UnsupportedOptimizerError, refuse_whole, row, unwrap
 from .update import Update
 
 __all__ = ["refuse_sparse", "step_vjp", "undo_step", "undoable"]
@@ -109,7 +110,13 @@ def step_vjp(
                 continue
             first = first_step[parameter] if isinstance(first_step, Mapping) else first_step
             state = optimizer.state.get(parameter, {})
-            update = Update(parameter.detach(), parameter.grad, state, group, first, adam == "frozen")
+            if is_sharded(parameter):  # each process maps its own part
+                refuse_whole(optimizer)
+                state = {name: local(value) if isinstance(value, Tensor) else value for name, value in state.items()}
+            update = Update(local(parameter).detach(), local(parameter.grad), state, group, first, adam == "frozen")
             with torch.no_grad():
-                result[parameter] = line.rule(update, vector)
+                own = line.rule(update, local(vector))
+                if is_sharded(vector):
+                    local(vector).copy_(own)
+                result[parameter] = vector if is_sharded(vector) else own
     return [result.get(parameter) for parameter in parameters] if as_list else result

@@ -22,7 +22,16 @@ from . import (
 )
 from .update import Rule, diagonal
 
-__all__ = ["Row", "UnsupportedOptimizerError", "check_optimizer", "register_step", "row", "unwrap"]
+__all__ = [
+    "ELEMENTWISE",
+    "Row",
+    "UnsupportedOptimizerError",
+    "check_optimizer",
+    "refuse_whole",
+    "register_step",
+    "row",
+    "unwrap",
+]
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], str | None]
 """group -> what of its settings the rule does not support, and the way out; None or "" where all is well."""
@@ -67,6 +76,9 @@ _TABLE: dict[str, Row] = {
     **{_name(kind): row for kind, row in _CLASSES.items()},
     **{name: Row(diagonal(bitsandbytes_step.factor), bitsandbytes_step.check) for name in bitsandbytes_step.NAMES},
 }
+
+# Classes of torch.optim whose step acts on each coordinate alone, so that a part of a parameter has a step of its own.
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta")
 
 _REASONS = {
     "lion": "a sign method",
@@ -120,6 +132,16 @@ def row(optimizer: torch.optim.Optimizer) -> Row:
         f"{name}: no derivative rule; known are {', '.join(sorted(_TABLE))}; "
         "add yours with bilevel.register_step(optimizer_class, rule)"
     )
+
+
+def refuse_whole(optimizer: torch.optim.Optimizer) -> None:
+    """Raise `UnsupportedOptimizerError` where a step may need whole parameters, for parameters that are sharded."""
+    kind = type(optimizer)
+    if not (kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE):
+        raise UnsupportedOptimizerError(
+            f"{kind.__name__} with sharded parameters: its step is not known to act on each coordinate alone; use "
+            "AdamW, or another elementwise optimizer of torch.optim"
+        )
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -53,7 +53,7 @@ def clean(settings: CleanStage) -> Path:
         raise ConfigError(f"out={out} must end as {data} does: the format stays the same")
     if bare_name(data) != data.name:
         raise UserError(f"{data} is compressed: unpack it first, so that rows can be written as they are")
-    container = open_container(data, data.name)
+    container = open_container(data)
     weights = _row_weights(folder, data)
     cut = settings.below is not None or settings.keep is not None
     kept = _kept(weights, settings) if cut else None

@@ -116,7 +116,12 @@ def _dropout(path: str, value: float) -> dict[str, float]:
     """The names that this model's configuration has for dropout probabilities."""
     from transformers import AutoConfig
 
-    known = AutoConfig.from_pretrained(path, trust_remote_code=False).to_dict()
+    from dreamprm.prm.hub import hub_options
+
+    try:
+        known = AutoConfig.from_pretrained(path, trust_remote_code=False, **hub_options(path)).to_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path={path}: {str(error).splitlines()[0]}") from error
     return {name: value for name in known if name.endswith(("dropout", "dropout_prob", "dropout_rate"))}
 
 
@@ -167,12 +172,14 @@ def build_policy(settings: PolicyConfig, device: Device) -> Any:
     from transformers import AutoModelForImageTextToText
 
     from dreamprm.prm import load_processor
+    from dreamprm.prm.hub import hub_options
 
     only_our_bars()
     path = _model_path(settings)
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False)
-        processor = load_processor(path)
+        options = hub_options(path)
+        model: Any = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False, **options)
+        processor = load_processor(path, **options)
         return Policy(
             model.eval().to(build_device(device)),
             processor,

@@ -18,6 +18,7 @@ from torch import nn
 from dreamprm.choices import HeadKind
 from dreamprm.files import readable_as_umask_says
 from dreamprm.prm.heads import LabelHead
+from dreamprm.prm.hub import hub_answers, hub_options, is_path
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import Prompt, tokenizer_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PRMLoadError", "load", "load_collator", "plain_model", "save"]
 
 SETTINGS, HEAD = "prm.json", "prm_head.safetensors"
+_FOR_ALL = ("revision", "trust_remote_code", "local_files_only")  # options of every file that is fetched
 
 
 class PRMLoadError(OSError):
@@ -155,12 +157,12 @@ def load(
     """
     from dreamprm.prm.model import PRM
 
-    options = {"trust_remote_code": False, **options}
     folder = Path(path)
     try:
+        options = {"trust_remote_code": False, **hub_options(path), **options}
         stored = _stored(folder)
         model, is_classifier = _load_model(path, head, dtype, options, own=bool(stored))
-        processor = load_processor(path, **{k: options[k] for k in ("revision", "trust_remote_code") if k in options})
+        processor = load_processor(path, **{name: options[name] for name in _FOR_ALL if name in options})
         if stored.get("probe", _probe(processor)) != _probe(processor):
             raise ValueError(
                 "its tokenizer, read from the folder, cuts text into other tokens than the one it was saved with; save "
@@ -197,7 +199,7 @@ def load_collator(path: str | Path) -> tuple[Collator, int, str]:
 
     try:
         stored = _stored(Path(path))
-        processor = load_processor(path)
+        processor = load_processor(path, **hub_options(path))
         collator = Collator(processor, Prompt(**stored.get("prompt", {})), **stored.get("collation", {}))
     except (OSError, ValueError, ImportError, TypeError, KeyError) as error:
         raise PRMLoadError(_one_line(path, error)) from error
@@ -252,7 +254,7 @@ def _load_model(
         AutoModelForTokenClassification,
     )
 
-    known = {name: options[name] for name in ("revision", "trust_remote_code") if name in options}
+    known = {name: options[name] for name in _FOR_ALL if name in options}
     config = AutoConfig.from_pretrained(path, **known)
     architectures = config.architectures or []
     is_classifier = any(name.endswith("ForTokenClassification") for name in architectures)
@@ -276,6 +278,13 @@ def _one_line(path: str | Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if Path(path).is_dir():
         return f"cannot load a PRM from the folder {path}: {reason[:300]}"
+    if is_path(path):
+        return f"cannot load a PRM from {str(path)!r}: there is no such folder"
+    if not hub_answers():
+        return (
+            f"cannot load a PRM from {str(path)!r}: it is not a local folder, the hub does not answer, and it is not "
+            "in the hub's cache here; check the name and the network, or give a folder"
+        )
     return (
         f"cannot load a PRM from {str(path)!r}: it is not a local folder, and the hub did not give it; "
         f"check the name and the network, or give a folder ({reason[:160]})"

@@ -151,11 +151,11 @@ def test_bad_rows_are_listed_counted_or_stop(
     side = tmp_path / "side.jsonl"
     assert main([f"data.path={path}", f"quarantine={side}"]) == 1
     (listed,) = [json.loads(line) for line in side.read_text().splitlines()]
-    assert (listed["file"], listed["row"], listed["field"]) == ("rows", 10, "labels[1]")
+    assert (listed["file"], listed["row"], listed["field"]) == (str(path), 10, "labels[1]")
     assert "must lie in [0, 1], is 7" in listed["reason"]
     assert "1 of 10 rows cannot be read" in " ".join(capsys.readouterr().out.split())
     assert main([f"data.path={path}", "on_bad_row=error"]) == 2
-    assert "rows, row 10, labels[1]: must lie in [0, 1], is 7" in capsys.readouterr().err
+    assert "rows.jsonl, row 10, labels[1]: must lie in [0, 1], is 7" in capsys.readouterr().err
     side.unlink()
     assert main([f"data.path={path}", "on_bad_row=skip", f"quarantine={side}"]) == 1
     assert not side.exists()

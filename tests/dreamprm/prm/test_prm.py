@@ -141,7 +141,7 @@ def test_three_classes_are_refused(build_text_model, tiny_tokenizer):
 
 
 def test_missing_model_is_one_clear_line(tmp_path):
-    with pytest.raises(OSError, match="not a local folder, and the hub did not give it") as caught:
+    with pytest.raises(OSError, match="it is not a local folder, the hub does not answer") as caught:
         PRM.from_pretrained("nobody/no-such-model")
     assert "\n" not in str(caught.value)
     with pytest.raises(OSError, match="cannot load a PRM from the folder"):

@@ -66,7 +66,7 @@ def test_the_same_rows_train_from_disk_and_from_memory(
 
 
 def test_bad_rows_stop_or_are_listed(mixed: Settings, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train, row 31, steps\[0\]: must be text"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, row 31, steps\[0\]: must be text"):
         load_data(mixed("data.on_bad_row=error"))
     load_data(mixed("data.on_bad_row=quarantine"))
     (listed,) = (tmp_path / "train.jsonl.bad_rows.jsonl").read_text().splitlines()

@@ -23,8 +23,8 @@ class ParquetFile(Container):
 
     _KEPT = 4
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._file: pyarrow.parquet.ParquetFile | None = None
         self._groups: OrderedDict[int, pa.Table] = OrderedDict()
 
@@ -61,8 +61,8 @@ class ParquetFile(Container):
 class ArrowFile(Container):
     """An Arrow stream or file of Hugging Face `datasets`, mapped into memory and not read until a row is asked for."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._table: pa.Table | None = None
 
     def _open(self) -> pa.Table:

@@ -22,10 +22,13 @@ class Found(NamedTuple):
 
 
 class Container(ABC):
-    """A file of rows. Opened files are kept out of copies, so that data loaders' workers open their own."""
+    """A file of rows. Opened files are kept out of copies, so that data loaders' workers open their own.
 
-    def __init__(self, path: Path, source: str) -> None:
-        self.path, self.source = path, source
+    source: the path as it was given, which every error names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.source = path, str(path)
 
     @abstractmethod
     def rows(self) -> Iterator[Found]:
@@ -39,7 +42,7 @@ class Container(ABC):
         """One row by its place. Raises RecordError."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "source": self.source}
+        return {"path": self.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], state["source"])
+        self.__init__(state["path"])

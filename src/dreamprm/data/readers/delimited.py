@@ -20,8 +20,8 @@ __all__ = ["Delimited"]
 class Delimited(Container):
     """A header and rows, row 1 the first below it. A row ends where a line ends and the quotes so far are even."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._bytes = BytesFile(path)
         self._delimiter = "\t" if bare_name(path).endswith(".tsv") else ","
         self._header: list[str] | None = None

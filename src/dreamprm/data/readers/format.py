@@ -45,7 +45,7 @@ class Context:
                 key=key, source=self.source, domain=domain, group=group, question=question, steps=steps, **fields
             )
         except RecordError as error:
-            raise RecordError(error.reason, source=self.source, row=row.number, field=error.field) from None
+            raise RecordError(error.reason, source=str(self.path), row=row.number, field=error.field) from None
 
 
 @dataclass(frozen=True, slots=True)

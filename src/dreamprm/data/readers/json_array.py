@@ -66,8 +66,8 @@ class _Window:
 class JsonArray(Container):
     """`[{…}, {…}, …]`. Rows are elements, from 1. A broken element ends the file: no place to go on is certain."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._bytes = BytesFile(path)
 
     def rows(self) -> Iterator[Found]:
@@ -127,8 +127,8 @@ class JsonTree(Container):
     A row is given the key it stood under as its field `_key`.
     """
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._kept: list[Any] | None = None
 
     def _load(self) -> list[Any]:

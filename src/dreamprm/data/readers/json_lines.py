@@ -40,8 +40,8 @@ def bounded_lines(path: Path, source: str) -> Iterator[tuple[int, int, bytes | N
 class JsonLines(Container):
     """One object per line. Row numbers are line numbers, blank lines counted and passed over."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._bytes = BytesFile(path)
 
     def rows(self) -> Iterator[Found]:

@@ -43,21 +43,21 @@ def _first_sign(path: Path) -> bytes:
         return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
-def open_container(path: Path, source: str) -> Container:
+def open_container(path: Path) -> Container:
     """The kind of file by its ending, and JSON by how it begins. Raises DataError."""
     if not path.is_file():
         raise DataError("is not there; data.path must name a file or a folder", source=str(path))
     name = bare_name(path).lower()
     if name.endswith((".csv", ".tsv")):
-        return Delimited(path, source)
+        return Delimited(path)
     if name.endswith((".parquet", ".arrow")):
         if bare_name(path) != path.name:
             raise DataError("is compressed outside; unpack it first", source=str(path))
         from dreamprm.data.readers.arrow import ArrowFile, ParquetFile
 
-        return ParquetFile(path, source) if name.endswith(".parquet") else ArrowFile(path, source)
+        return ParquetFile(path) if name.endswith(".parquet") else ArrowFile(path)
     if name.endswith((".jsonl", ".ndjson")):
-        return JsonLines(path, source)
+        return JsonLines(path)
     if not name.endswith(".json"):
         raise DataError(
             f"has an unknown ending; read are {', '.join(_SUFFIXES)}, and .gz and .zst of these", source=str(path)
@@ -69,14 +69,14 @@ def open_container(path: Path, source: str) -> Container:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("is UTF-16 or UTF-32; convert it, e.g. by iconv -t utf-8", source=str(path))
     if head.startswith(b"["):
-        return JsonArray(path, source)
+        return JsonArray(path)
     if not head.startswith(b"{"):
         raise DataError("does not begin as JSON, with [ or {", source=str(path))
     # Lines of objects are also found under .json; the first line then is an object, and not one of lists of rows.
-    first = next(JsonLines(path, source).rows(), None)
+    first = next(JsonLines(path).rows(), None)
     if first is None or not isinstance(first.value, dict) or _is_tree(first.value):
-        return JsonTree(path, source)
-    return JsonLines(path, source)
+        return JsonTree(path)
+    return JsonLines(path)
 
 
 def _is_tree(value: Mapping[str, Any]) -> bool:
@@ -202,7 +202,7 @@ def _part(
     follow_links: bool,
     options: Mapping[str, Any] | None,
 ) -> Part:
-    container = open_container(file, source)
+    container = open_container(file)
     if format is not None:
         chosen = get_format(format)
     else:

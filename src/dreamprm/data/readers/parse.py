@@ -15,4 +15,4 @@ def parse_row(part: Part, value: dict[str, Any] | RecordError, number: int) -> l
     """The records of a row. Raises RecordError."""
     if isinstance(value, RecordError):
         raise value
-    return list(part.format.parse(Row(value, part.context.source, number), part.context))
+    return list(part.format.parse(Row(value, str(part.context.path), number), part.context))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dreamprm.choices import near_miss
 from dreamprm.data.readers.fields import DataError
 from dreamprm.data.readers.format import Format
 from dreamprm.data.readers.formats import (
@@ -29,7 +30,7 @@ from dreamprm.data.readers.formats import (
 )
 from dreamprm.data.record import RecordError
 
-__all__ = ["FORMATS", "format_of_row", "get_format", "list_formats", "settings_of"]
+__all__ = ["FORMATS", "format_of_row", "get_format", "settings_of"]
 
 FORMATS: dict[str, Format] = {
     item.name: item
@@ -60,16 +61,12 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def list_formats() -> str:
-    """One line per format: its name and its fields."""
-    width = max(len(name) for name in FORMATS)
-    return "\n".join(f"  {name:<{width}}  {item.fields}" for name, item in FORMATS.items())
-
-
 def get_format(name: str) -> Format:
-    """Raises DataError with the list of formats where the name is unknown."""
+    """Raises DataError with the names of all where this one is unknown."""
     if name not in FORMATS:
-        raise DataError(f"no format is called {name!r}; data.format is one of\n{list_formats()}")
+        raise DataError(
+            f"no format is called {name!r}; data.format is one of {', '.join(FORMATS)}{near_miss(name, FORMATS)}"
+        )
     return FORMATS[name]
 
 
@@ -95,7 +92,9 @@ def format_of_row(rows: Iterable[Mapping[str, Any] | RecordError], source: str) 
         raise DataError(reason, source=source, row=unread.row, field=unread.field)
     fields = ", ".join(seen)
     raise DataError(
-        f"format not recognised (fields: {fields}); set data.format to one of\n{list_formats()}", source=source
+        f"format not recognised (fields: {fields}): set data.format to one of {', '.join(FORMATS)}; rows of your own "
+        f"need {own.FORMAT.fields}",
+        source=source,
     )
 
 

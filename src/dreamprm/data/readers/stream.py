@@ -143,7 +143,7 @@ def open_records(
     for part in found:
         made = load_index(part, Path(index) if index is not None else None)
         for row, field, reason in made.bad:
-            bad.add(RecordError(reason, source=part.context.source, row=row, field=field))
+            bad.add(RecordError(reason, source=str(part.context.path), row=row, field=field))
         num_rows = len(made.number) + len(made.bad)
         if part.expected is not None and part.expected != num_rows:
             reason = (

@@ -127,7 +127,7 @@ def test_every_damaged_row_is_reported(samples: dict[str, Any], tmp_path: Path) 
         accepted = {row: kind for row, kind in expected.items() if row not in reported}
         assert not accepted, (name, [(kind, lines[row - 1][:300]) for row, kind in list(accepted.items())[:3]])
         assert reported == set(expected), "good rows are read"
-        assert all(item["reason"] and item["file"] == name for item in listed)
+        assert all(item["reason"] and item["file"] == str(path) for item in listed)
         num_good = len(lines) - len(expected)
         assert len({record.key.split(":")[1] for record in records}) == num_good
     assert total.total() >= NUM_ROWS * 0.95

@@ -68,7 +68,7 @@ def test_bombs_of_pixels_are_refused_before_they_are_decoded(write_rows: Callabl
     with pytest.raises(ImageError, match=r"bomb\.png"):
         image_size(tmp_path / "bomb.png")
     coded = base64.b64encode(_bomb(20_000, 20_000)).decode()
-    with pytest.raises(RecordError, match=r"rows, row 1, images\[0\]: image of 69 bytes.*400000000 pixels"):
+    with pytest.raises(RecordError, match=r"rows\.jsonl, row 1, images\[0\]: image of 69 bytes.*400000000 pixels"):
         list(read(write_rows({"question": "q", "steps": ["s"], "images": [coded]})))
 
 

@@ -127,7 +127,7 @@ def test_a_kept_index_still_stops_at_bad_rows(write_rows: Callable[..., Path], t
     path = write_rows({"question": "q", "steps": ["s"]}, {"question": "q", "steps": [7]})
     stream = open_records(path, index=tmp_path / "index", on_bad_row="skip")
     assert (len(stream), stream.bad.count) == (1, 1)
-    with pytest.raises(RecordError, match=r"rows, row 2, steps\[0\]: must be text, is int 7"):
+    with pytest.raises(RecordError, match=r"rows\.jsonl, row 2, steps\[0\]: must be text, is int 7"):
         open_records(path, index=tmp_path / "index")
 
 

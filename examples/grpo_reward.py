@@ -4,10 +4,11 @@ POLICY: a causal language model with a chat template. PRM: the folder prm/ of a 
 """
 
 import argparse
+from typing import Any
 
 import torch
-from datasets import Dataset  # pyright: ignore[reportMissingImports]
-from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
 
 from dreamprm.integrations.reward import as_reward
 
@@ -31,7 +32,8 @@ def main(words: list[str] | None = None) -> GRPOTrainer:
         bf16=torch.cuda.is_available(),
         **sizes,
     )
-    trainer = GRPOTrainer(options.policy, as_reward(options.prm), settings, data)
+    reward: Any = as_reward(options.prm)  # takes any columns, which TRL's type does not say
+    trainer = GRPOTrainer(options.policy, reward, settings, data)
     trainer.train()
     return trainer
 

@@ -27,13 +27,13 @@ from benchmarks.training.poisoned_answers import Poisoned, accuracy, write
 RUN = {
     "model_name_or_path": "model", "stage": "sft", "do_train": True, "finetuning_type": "full", "dataset": "poisoned",
     "eval_dataset": "trusted", "dataset_dir": ".", "template": "empty", "cutoff_len": 32, "overwrite_output_dir": True,
-    "per_device_train_batch_size": 50, "learning_rate": 3e-3, "lr_scheduler_type": "constant", "num_train_epochs": 40,
-    "logging_steps": 40, "save_steps": 160, "report_to": "none", "use_cpu": True, "plot_loss": False,
+    "per_device_train_batch_size": 50, "learning_rate": 3e-4, "lr_scheduler_type": "constant", "num_train_epochs": 30,
+    "logging_steps": 40, "save_steps": 180, "report_to": "none", "use_cpu": True, "plot_loss": False,
     "disable_gradient_checkpointing": True, "train_type": "dynamic_weight", "components_cfg_file": "components.yaml",
     "warmup_step": 0,
 }  # fmt: skip
 WEIGHTERS = {
-    "bilevel": {"params": {"lr": 0.1, "meta_batch_size": 50}},
+    "bilevel": {"params": {"lr": 0.2, "meta_batch_size": 32}},
     "loss": {"params": {"strategy": "linupper", "delta": 1.0}},
 }
 
@@ -57,8 +57,8 @@ def auc(path: Path, data: Poisoned) -> float:
 def resumes_exactly(python: str, folder: Path) -> bool:
     """A run that goes on from its checkpoint in the middle ends at the weights of the run that was not interrupted."""
     (folder / "again").mkdir()
-    shutil.copytree(folder / "bilevel" / "checkpoint-160", folder / "again" / "checkpoint-160")
-    host(python, folder, "again", component_name="bilevel", resume_from_checkpoint="again/checkpoint-160")
+    shutil.copytree(folder / "bilevel" / "checkpoint-180", folder / "again" / "checkpoint-180")
+    host(python, folder, "again", component_name="bilevel", resume_from_checkpoint="again/checkpoint-180")
     whole, again = (pq.read_table(folder / name / "weights.parquet") for name in ("bilevel", "again"))
     return whole.equals(again)
 

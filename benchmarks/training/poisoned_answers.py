@@ -24,7 +24,7 @@ class Poisoned:
 
 
 def poisoned(
-    seed: int, num_train: int = 400, num_trusted: int = 100, num_test: int = 400, share: float = 0.4
+    seed: int, num_train: int = 600, num_trusted: int = 32, num_test: int = 400, share: float = 0.4
 ) -> Poisoned:
     draw = random.Random(seed)
     words = ["".join((a, b, c)) for a in LETTERS for b in LETTERS for c in LETTERS]

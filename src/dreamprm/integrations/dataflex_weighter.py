@@ -16,30 +16,19 @@ train_dataset), weight. Before the host's `warmup_step` all weigh 1.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from dreamprm.errors import UserError
-from dreamprm.integrations.reweighting import Reweighting
+from dreamprm.integrations.reweighting import Reweighting, refuse_meta
+from dreamprm.integrations.tokens import TokenTable, token_losses
 
-__all__ = ["BilevelWeighter", "main", "register", "token_losses"]
-
-_IGNORED = -100  # the label of a token that no loss is taken of
-
-
-def token_losses(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """(B,): each example's cross-entropy per token that has a label, as the host computes it."""
-    given = {name: value for name, value in inputs.items() if name != "labels"}
-    labels: Tensor = inputs["labels"][:, 1:]
-    logits: Tensor = model(**given).logits[:, :-1].float()
-    each = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none")
-    return each.sum(1) / (labels != _IGNORED).sum(1).clamp(min=1)
+__all__ = ["BilevelWeighter", "main", "register"]
 
 
 class BilevelWeighter:
@@ -57,11 +46,8 @@ class BilevelWeighter:
     def __init__(
         self, dataset: Any, eval_dataset: Any, lr: float = 0.1, meta_batch_size: int | None = None, every: int = 1
     ) -> None:
-        if isinstance(eval_dataset, dict):
-            raise UserError(f"the meta set must be one eval set, not {len(eval_dataset)}: {', '.join(eval_dataset)}")
-        if eval_dataset is None or not len(eval_dataset):
-            raise UserError("there is no eval set: set eval_dataset (or val_size) to the examples that you trust")
-        self.table = _Table(dataset["input_ids"])
+        refuse_meta(eval_dataset)
+        self.table = TokenTable(dataset["input_ids"])
         self.meta_dataset = eval_dataset
         self.lr, self.meta_batch_size, self.every = float(lr), meta_batch_size, every
         self.reweighting: Reweighting | None = None
@@ -98,32 +84,6 @@ class BilevelWeighter:
             self.reweighting.load(_resumed_from(ctx))
         self.reweighting.begin()
         ctx.add_callback(_Saving(self))
-
-
-class _Table(nn.Module):
-    """2 σ(raw) per example; an example is known by its tokens, since the host's collator keeps no row number."""
-
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        super().__init__()
-        self.rows = {tuple(tokens): number for number, tokens in enumerate(rows)}
-        self.own = [self.rows[tuple(tokens)] for tokens in rows]  # rows of the same tokens share one weight
-        self.raw = nn.Parameter(torch.zeros(len(rows)))
-
-    def forward(self, inputs: Mapping[str, Any]) -> Tensor:
-        """(B,). Raises UserError for an example that is not in the training data."""
-        masks = inputs["attention_mask"].bool()
-        tokens = [tuple(row[mask].tolist()) for row, mask in zip(inputs["input_ids"], masks, strict=True)]
-        numbers = [self.rows.get(row) for row in tokens]
-        if None in numbers:
-            raise UserError(
-                "an example of the batch is not a row of train_dataset: packing and neat_packing must be off"
-            )
-        return 2 * torch.sigmoid(self.raw[numbers])
-
-    @torch.no_grad()
-    def weights(self) -> list[float]:
-        """One per row of the data."""
-        return (2 * torch.sigmoid(self.raw[self.own])).tolist()
 
 
 class _Saving(TrainerCallback):

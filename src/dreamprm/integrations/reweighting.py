@@ -17,9 +17,10 @@ from transformers import Trainer
 
 from bilevel import Lookahead, Status
 from dreamprm.errors import UserError
+from dreamprm.integrations.tokens import TokenTable, token_losses
 from dreamprm.weigher import project
 
-__all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows"]
+__all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows", "refuse_meta"]
 
 ExampleLosses = Callable[[nn.Module, Mapping[str, Any]], Tensor]
 """(model, inputs) -> one loss per example, (B,)."""
@@ -46,18 +47,21 @@ class Reweighting:
         self,
         host: Any,
         *,
-        example_losses: ExampleLosses,
-        weigher: nn.Module,
-        meta_dataset: Any,
+        example_losses: ExampleLosses = token_losses,
+        weigher: nn.Module | None = None,
+        meta_dataset: Any = None,
         meta_batch_size: int | None = None,
         outer_loss: ExampleLosses | None = None,
         weigher_optimizer: torch.optim.Optimizer | None = None,
+        weigher_rate: float = 1e-2,
         weigher_every: int = 1,
         lookahead: Mapping[str, Any] | None = None,
     ) -> None:
         _refuse_host(host)
-        if meta_dataset is None or not len(meta_dataset):
-            raise UserError("meta_dataset is empty: give it the examples that you trust")
+        meta_dataset = host.eval_dataset if meta_dataset is None else meta_dataset
+        refuse_meta(meta_dataset)
+        if weigher is None:
+            weigher = TokenTable(_tokens(host.train_dataset))
         if weigher_every < 1:
             raise UserError(f"weigher_every is {weigher_every}; allowed: 1 or more updates")
         self.host = host
@@ -65,7 +69,7 @@ class Reweighting:
         self.meta_batch_size = meta_batch_size or host.args.per_device_train_batch_size
         self.outer_loss = outer_loss or (lambda model, inputs: example_losses(model, inputs).mean())
         self.weigher = weigher.to(host.args.device)
-        self.weigher_optimizer = weigher_optimizer or torch.optim.Adam(weigher.parameters(), lr=1e-2)
+        self.weigher_optimizer = weigher_optimizer or torch.optim.Adam(weigher.parameters(), lr=weigher_rate)
         self.weigher_every = weigher_every
         self.settings = dict(lookahead or {})
         self.numbers: dict[str, float] = {}
@@ -181,6 +185,25 @@ def _norm(model: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
+def refuse_meta(meta_dataset: Any) -> None:
+    """Raise UserError where this is not one set of trusted examples."""
+    if isinstance(meta_dataset, dict):
+        raise UserError(f"the meta set must be one set, not {len(meta_dataset)}: {', '.join(meta_dataset)}")
+    if meta_dataset is None or not len(meta_dataset):
+        raise UserError("there is no meta set: give the examples that you trust as eval_dataset, or as meta_dataset")
+
+
+def _tokens(train_dataset: Any) -> Any:
+    try:
+        return (
+            train_dataset["input_ids"]
+            if hasattr(train_dataset, "column_names")
+            else [row["input_ids"] for row in train_dataset]
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError("train_dataset has no input_ids to know its examples by: give a weigher of yours") from error
+
+
 def _refuse_shapes(losses: Tensor, weights: Tensor) -> None:
     if losses.ndim != 1 or weights.shape != losses.shape:
         raise UserError(
@@ -201,6 +224,11 @@ def _refuse_host(host: Any) -> None:
         (args.torch_compile, "a compiled model hides its layers; set torch_compile=False"),
         (bool(args.label_smoothing_factor), "label_smoothing_factor is not used; put it into example_losses"),
         (host.compute_loss_func is not None, "compute_loss_func is not used; give example_losses in its place"),
+        (getattr(args, "activation_offloading", False), "activation_offloading is not supported; leave it out"),
+        (
+            getattr(args, "use_liger_kernel", False),
+            "Liger's kernels hide each example's loss; leave them out",
+        ),
         (bool(args.neftune_noise_alpha), "neftune_noise_alpha is not supported; leave it out"),
     )
     for wrong, line in found:

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from bilevel import Lookahead
 from dreamprm.integrations.reweighting import WEIGHER_FILE, ExampleLosses, Reweighting, meta_rows
+from dreamprm.integrations.tokens import token_losses
 
 __all__ = ["WEIGHER_FILE", "ExampleLosses", "ReweightingMixin", "ReweightingTrainer", "meta_rows"]
 
@@ -30,12 +31,15 @@ class ReweightingMixin(_Host):
     """Put before the host's class. Every argument but these goes to it.
 
     Args:
-        example_losses: (model, inputs) -> (B,), one loss per example, not averaged over the batch.
-        weigher: inputs -> (B,), one weight per example, differentiable in the weigher's own parameters.
-        meta_dataset: the trusted examples, with a length; collated as the training data are.
+        example_losses: (model, inputs) -> (B,), one loss per example, not averaged over the batch; by default that of
+            the tokens that have a label.
+        weigher: inputs -> (B,), one weight per example, differentiable in the weigher's own parameters; None for a
+            table over the host's tokenized train_dataset (`TokenTable`).
+        meta_dataset: the trusted examples, with a length, collated as the training data are; None for the host's
+            eval_dataset, tokenized as it does.
         meta_batch_size: of them, per update; None for the host's per_device_train_batch_size.
         outer_loss: (model, inputs) -> scalar; None for the mean of `example_losses`.
-        weigher_optimizer: None for Adam(lr=1e-2).
+        weigher_optimizer: None for Adam(lr=weigher_rate).
         weigher_every: one update of the weigher per so many of the model.
         lookahead: further arguments of `bilevel.Lookahead` (product, adam, check, …).
 
@@ -49,12 +53,13 @@ class ReweightingMixin(_Host):
     def __init__(
         self,
         *args: Any,
-        example_losses: ExampleLosses,
-        weigher: nn.Module,
-        meta_dataset: Any,
+        example_losses: ExampleLosses = token_losses,
+        weigher: nn.Module | None = None,
+        meta_dataset: Any = None,
         meta_batch_size: int | None = None,
         outer_loss: ExampleLosses | None = None,
         weigher_optimizer: torch.optim.Optimizer | None = None,
+        weigher_rate: float = 1e-2,
         weigher_every: int = 1,
         lookahead: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -68,6 +73,7 @@ class ReweightingMixin(_Host):
             meta_batch_size=meta_batch_size,
             outer_loss=outer_loss,
             weigher_optimizer=weigher_optimizer,
+            weigher_rate=weigher_rate,
             weigher_every=weigher_every,
             lookahead=lookahead,
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from dreamprm.errors import UserError
-from dreamprm.integrations.dataflex_weighter import BilevelWeighter, register, token_losses
+from dreamprm.integrations.dataflex_weighter import BilevelWeighter, register
 from dreamprm.integrations.reweighting_trainer import ReweightingTrainer
 
 NUM_TRAIN, BATCH, ACCUMULATE, META, UPDATES = 16, 4, 2, 5, 6
@@ -79,13 +79,12 @@ def run(folder: Path, warmup: int = 0, **words: Any) -> WeightTrainer:
 def test_it_is_the_reweighting_trainer(tmp_path: Path) -> None:
     ours = run(tmp_path / "dataflex")
     data = rows()
-    weigher = BilevelWeighter({"input_ids": [row["input_ids"] for row in data[:NUM_TRAIN]]}, data[NUM_TRAIN:]).table
     twin = ReweightingTrainer(
         model(), arguments(tmp_path / "trainer"), train_dataset=data[:NUM_TRAIN], data_collator=collate,
-        example_losses=token_losses, weigher=weigher, meta_dataset=data[NUM_TRAIN:], meta_batch_size=META,
-        weigher_optimizer=torch.optim.Adam(weigher.parameters(), lr=0.1),
+        eval_dataset=data[NUM_TRAIN:], meta_batch_size=META, weigher_rate=0.1,
     )  # fmt: skip
     twin.train()
+    weigher = twin.weigher
     assert torch.equal(ours.weighter.table.raw, weigher.raw)
     assert weigher.raw.abs().max() > 0.05
     for name, value in twin.model.named_parameters():
@@ -126,9 +125,9 @@ def test_the_weighted_loss_is_what_dataflex_asks_for() -> None:
 def test_what_cannot_work_is_refused() -> None:
     data = rows()
     table = {"input_ids": [row["input_ids"] for row in data[:4]]}
-    with pytest.raises(UserError, match="set eval_dataset"):
+    with pytest.raises(UserError, match="as eval_dataset"):
         BilevelWeighter(table, None)
-    with pytest.raises(UserError, match="one eval set, not 2: a, b"):
+    with pytest.raises(UserError, match="one set, not 2: a, b"):
         BilevelWeighter(table, {"a": data, "b": data})
     with pytest.raises(UserError, match="packing"):
         BilevelWeighter(table, data).get_weighted_loss(torch.ones(1), inputs=collate([data[9]]))

@@ -1,0 +1,148 @@
+"""What the worked examples share: a noisy problem, one run of transformers' Trainer, the rivals of the weights.
+
+noisy_text.py, noisy_digits.py and poisoned_sft.py run it; each writes weights.parquet and a cleaned file.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from scipy.stats import t
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainingArguments, default_data_collator
+
+from dreamprm.integrations.reweighting_trainer import ReweightingTrainer
+
+Rows = Sequence[Mapping[str, Any]]
+
+CUT = 0.25  # a cleaned file leaves out what ends below a quarter of the weight it began at (chosen on seed 100)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """train, trusted, test: rows of tensors that share no example; raw: the training rows as a user would keep them.
+
+    bad: which training rows are wrong; the runs never read it.  losses: (B,).  correct: (B,) of booleans.
+    """
+
+    train: Rows
+    trusted: Rows
+    test: Rows
+    raw: Rows
+    bad: Sequence[bool]
+    model: Callable[[], nn.Module]
+    losses: Callable[[nn.Module, Mapping[str, Any]], Tensor]
+    correct: Callable[[nn.Module, Mapping[str, Any]], Tensor]
+    arguments: Mapping[str, Any]
+    weigher_rate: float = 0.05
+
+
+class Table(nn.Module):
+    """One weight per training example, 2 σ(raw), which begins at 1."""
+
+    def __init__(self, num_examples: int) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(num_examples))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return 2 * torch.sigmoid(self.raw[inputs["index"]])
+
+
+def fit(problem: Problem, rows: Rows, seed: int, weigher: Table | None = None) -> nn.Module:
+    """The model after a run on the rows, weighted where there is a weigher."""
+    torch.manual_seed(seed)
+    given: dict[str, Any] = {
+        "output_dir": "runs/worked", "seed": seed, "remove_unused_columns": False, "report_to": "none",
+        "save_strategy": "no", "logging_strategy": "no", "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    args = TrainingArguments(**(given | dict(problem.arguments)))
+    numbered: Any = [{**row, "index": number} for number, row in enumerate(rows)]
+    model = problem.model()
+    if weigher is None:
+
+        class Plain(Trainer):
+            def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Any:
+                return problem.losses(model, inputs).mean()
+
+        _quiet(Plain(model, args, train_dataset=numbered)).train()
+        return model.eval()
+    trainer = ReweightingTrainer(
+        model, args, train_dataset=numbered, weigher=weigher, example_losses=problem.losses,
+        weigher_optimizer=torch.optim.Adam(weigher.parameters(), lr=problem.weigher_rate),
+        meta_dataset=[{**row, "index": 0} for row in problem.trusted], meta_batch_size=len(problem.trusted),
+    )  # fmt: skip
+    _quiet(trainer).train()
+    return model.eval()
+
+
+def _quiet(trainer: Trainer) -> Trainer:
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@torch.no_grad()
+def each(rows: Rows, ask: Callable[[nn.Module, Mapping[str, Any]], Tensor], model: nn.Module) -> Tensor:
+    return ask(model, default_data_collator([dict(row) for row in rows]))
+
+
+def run(problem: Problem, seed: int, folder: Path) -> dict[str, float]:
+    """Accuracy of every method, and the AUC of weights and of small losses against the planted noise."""
+    train, trusted = list(problem.train), list(problem.trusted)
+    good = [not is_bad for is_bad in problem.bad]
+
+    def accuracy(model: nn.Module) -> float:
+        return each(problem.test, problem.correct, model).float().mean().item()
+
+    plain = fit(problem, train, seed)
+    losses = each(train, problem.losses, plain)
+    kept = losses.argsort()[: sum(good)].tolist()  # it is told how many are right; the weights are not
+    table = Table(len(train))
+    learned = fit(problem, train, seed, table)
+    weights = table({"index": torch.arange(len(train))}).detach()
+    chosen = [number for number, weight in enumerate(weights.tolist()) if weight >= CUT]
+    write(folder, problem.raw, weights.tolist(), chosen)
+    return {
+        "plain": accuracy(plain),
+        "small loss": accuracy(fit(problem, [train[i] for i in kept], seed)),
+        "trusted alone": accuracy(fit(problem, trusted, seed)),
+        "plain and trusted": accuracy(fit(problem, train + trusted, seed)),
+        "learned weights": accuracy(learned),
+        "cleaned, plain": accuracy(fit(problem, [train[i] for i in chosen], seed)),
+        "cleaned and trusted": accuracy(fit(problem, [train[i] for i in chosen] + trusted, seed)),
+        "known right": accuracy(fit(problem, [row for row, right in zip(train, good, strict=True) if right], seed)),
+        "AUC of small losses": float(roc_auc_score(good, (-losses).numpy())),
+        "AUC of the weights": float(roc_auc_score(good, weights.numpy())),
+    }
+
+
+def write(folder: Path, raw: Rows, weights: Sequence[float], chosen: Sequence[int]) -> None:
+    """weights.parquet (row, weight) and cleaned.jsonl, the rows of a weight of at least CUT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"row": list(range(len(raw))), "weight": list(weights)}), folder / "weights.parquet")
+    lines = [json.dumps(dict(raw[number]), ensure_ascii=False) + "\n" for number in chosen]
+    (folder / "cleaned.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def worked(name: str, make: Callable[[int], Problem], argv: list[str] | None = None) -> dict[str, float]:
+    """Run the seeds, print the table of means with Student's 95 % intervals, return the means."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=1)
+    settings = parser.parse_args(argv)
+    folder = Path("runs") / name
+    found = [run(make(seed), seed, folder) for seed in range(settings.seeds)]
+    means = {}
+    for row in found[0]:
+        values = [one[row] for one in found]
+        means[row] = mean(values)
+        half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        print(f"{row:<22}{means[row]:.3f} ± {half:.3f}")
+    print(f"weights.parquet and cleaned.jsonl of the last seed are in {folder}")
+    return means

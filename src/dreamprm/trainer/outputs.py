@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from dreamprm.files import replacing, write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import RunProgress
+from dreamprm.report.model_card import CardFacts, write_model_card
 from dreamprm.run_files.weight_tables import weight_figures, write_weights
 from dreamprm.sources import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines
@@ -60,7 +62,36 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
     }
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "results.json", text.encode())
+    write_model_card(folder / "prm", _card_facts(run), results)
     return results
+
+
+def _card_facts(run: Run) -> CardFacts:
+    settings, prm = run.settings, run.prm
+    path = settings.model.path
+    # A hub's name has one slash and is no folder here.
+    is_hub_name = path.count("/") == 1 and ":" not in path and not Path(path).exists()
+    named = "the embedded world's tiny InternVL" if path == "world" else Path(path).name
+    return CardFacts(
+        base=path if is_hub_name else None,
+        model=named,
+        architecture=type(prm.transformer).__name__,
+        head=prm.kind.value,
+        layout=prm.prompt.layout.value,
+        images=any(record.images for record in run.train[:100]),
+        data=_named(settings.data),
+        meta=_named(settings.meta),
+        weigher=settings.weigher.kind,
+        aggregation=prm.aggregation,
+    )
+
+
+def _named(settings: Any) -> str:
+    """What data these are: their kind, and the file's name without the folders, which are a machine's own."""
+    path = getattr(settings, "path", None)
+    trouble = getattr(settings, "trouble", None)
+    more = Path(path).name if path else getattr(trouble, "value", trouble)
+    return f"{settings.kind}: {more}" if more else settings.kind
 
 
 def _meta_figures(found: Evidence) -> dict[str, Any]:

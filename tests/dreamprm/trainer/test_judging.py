@@ -59,6 +59,7 @@ def test_a_run_that_learned_nothing_says_so(tmp_path: Path, capsys: pytest.Captu
     assert NO_SIGNAL in capsys.readouterr().out
     assert folder is not None
     assert NO_SIGNAL in (folder / "report.html").read_text()
+    assert NO_SIGNAL in (folder / "prm" / "README.md").read_text()
     assert set(found["cold_start"]["best_of_n"]["prm"]) == {"1", "2", "4", "8"}
 
 

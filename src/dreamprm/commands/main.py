@@ -20,7 +20,10 @@ COMMANDS = {
     "score": ("dreamprm.commands.score", "the PRM scores every step of every candidate"),
     "select": ("dreamprm.commands.select", "best-of-N: one candidate per question"),
     "evaluate": ("dreamprm.commands.evaluate", "best-of-N and step-level figures of a scores file"),
-    "doctor": ("dreamprm.commands.doctor", "what a trainer must know of a data file"),
+    "doctor": (
+        "dreamprm.commands.doctor",
+        "what a trainer must know of a data file; `doctor env`: of this installation",
+    ),
     "clean": ("dreamprm.commands.clean", "the training file again, with its weights or cut by them"),
     "report": ("dreamprm.commands.report", "report.html of a finished run"),
     "export": ("dreamprm.commands.export", "the PRM as a folder that another engine serves"),

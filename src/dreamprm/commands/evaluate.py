@@ -1,4 +1,4 @@
-"""`evaluate`: best-of-N and step-level figures of a scores file, or of a published benchmark."""
+"""`evaluate`: best-of-N and step-level figures of a scores file, or of a published benchmark of steps or answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dreamprm.commands.files import StageData
 from dreamprm.config.schema import EvaluateConfig
 from dreamprm.data.record import Record
 from dreamprm.errors import ConfigError, UserError
-from dreamprm.evaluate.benchmarks import BENCHMARKS
+from dreamprm.evaluate.benchmarks import ANSWERS, BENCHMARKS, STEPS
+from dreamprm.policy.endpoint import EndpointConfig
 from dreamprm.progress import Reporter, only_our_bars, say
 from dreamprm.setting import Settings, setting
 
@@ -22,17 +23,27 @@ __all__ = ["EvaluateStage", "evaluate", "main"]
 
 @dataclass
 class EvaluateStage(Settings):
-    """Best-of-N and step-level figures of a scores file, or a published benchmark of step scores."""
+    """Best-of-N and step-level figures of a scores file, or a published benchmark of step scores or of answers.
+
+    A benchmark of answers needs `data.path`, your copy of its questions, and `scores` of chains sampled for them.
+    """
 
     scores: str | None = setting(None, "a file that `dreamprm score` wrote")
     benchmark: str | None = setting(None, "judge by this benchmark's own definitions", words=BENCHMARKS)
-    prm: str | None = setting(None, "with benchmark and data.path in place of scores: PRMs to judge, commas between")
+    prm: str | None = setting(None, "benchmarks of steps, with data.path in place of scores: PRMs, commas between")
+    predictions: str | None = setting(
+        None, "benchmarks of answers, in place of scores: a result file of VLMEvalKit, or chains without scores"
+    )
+    result_file: str | None = setting(
+        None, "benchmarks of answers: also write the chosen answers as VLMEvalKit's result file (.xlsx, .tsv, .json)"
+    )
     out: str = setting("results.json", "file that is written")
     name: str = setting("evaluate", "name in the results")
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     precision: Precision = setting(Precision.fp32, "bf16: autocast over fp32 parameters; pure_bf16: all in bf16")
     evaluate: EvaluateConfig = setting(EvaluateConfig())
     data: StageData = setting(StageData())
+    endpoint: EndpointConfig = setting(EndpointConfig())  # the judge of answers, in place of the benchmark's rule
 
 
 def evaluate(settings: EvaluateStage) -> Path:
@@ -41,7 +52,13 @@ def evaluate(settings: EvaluateStage) -> Path:
 
     results = {"experiment": settings.name, "seed": settings.evaluate.seed}
     try:
-        results |= _benchmark(settings) if settings.benchmark else _figures(settings)
+        if settings.benchmark in ANSWERS:
+            from dreamprm.commands.judged_answers import judged_answers
+
+            results |= judged_answers(settings)
+        else:
+            _refuse_answer_settings(settings)
+            results |= _benchmark(settings) if settings.benchmark else _figures(settings)
     except ValueError as error:
         raise UserError(str(error)) from error
     path = Path(settings.out)
@@ -53,14 +70,22 @@ def evaluate(settings: EvaluateStage) -> Path:
 
 
 def _show(results: dict[str, Any]) -> None:
-    if "benchmark" in results:
-        from dreamprm.report.benchmark_table import print_benchmark
+    from dreamprm.report.benchmark_table import print_benchmark, print_categories
+    from dreamprm.report.table import print_results
 
+    if "judged" in results:
         print_benchmark(results)
     else:
-        from dreamprm.report.table import print_results
-
         print_results(results)
+        if "by_category" in results:
+            print_categories(results)
+
+
+def _refuse_answer_settings(settings: EvaluateStage) -> None:
+    """Raises ConfigError for settings that only a benchmark of answers has."""
+    for name in ("predictions", "result_file"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"{name} is for a benchmark of answers: benchmark={', '.join(ANSWERS)}")
 
 
 def _figures(settings: EvaluateStage) -> dict[str, Any]:
@@ -90,7 +115,7 @@ def _benchmark(settings: EvaluateStage) -> dict[str, Any]:
             raise ConfigError("scores and prm are both set: give the scores, or the PRMs and data.path")
         needed(settings.data.path, "data.path", f"your copy of {settings.benchmark}'s file")
         if settings.data.format is None:
-            settings.data.format = BENCHMARKS[settings.benchmark][0]
+            settings.data.format = STEPS[settings.benchmark][0]
         records = read_records(settings.data)
         for path in settings.prm.split(","):
             scorers[path.strip()] = _score(path.strip(), records, settings)

@@ -61,6 +61,8 @@ def label(settings: LabelStage) -> Path:
     out = Path(settings.out)
     require_other_file(out, settings.data)
     settings.endpoint = settings.endpoint.with_recipe(conf_dir() / "endpoint")
+    if settings.method == "judge":
+        settings.endpoint = settings.endpoint.as_judge()
     records = read_records(settings.data)
     if settings.method == "judge" and settings.endpoint.url is None:
         raise ConfigError("method=judge needs a server that judges: set endpoint.url and endpoint.model")

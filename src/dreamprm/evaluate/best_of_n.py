@@ -112,7 +112,7 @@ def block_accuracies(questions: Sequence[Candidates], size: int = 8) -> dict[str
             hits.setdefault("policy", []).append(sum(right) / size)
             hits.setdefault("self_consistency", []).append(right[majority(answers)])
             hits.setdefault("prm", []).append(right[highest(question.scores[rows])])
-            hits.setdefault("oracle", []).append(any(right))
+            hits.setdefault("oracle", []).append(max(right))
             hits.setdefault("weighted_vote", []).append(right[weighted_vote(answers, question.votes[rows])])
             for name, values in question.rankings.items():
                 hits.setdefault(name, []).append(right[highest(values[rows])])

@@ -17,13 +17,14 @@ __all__ = ["Candidates"]
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """correct: whether each candidate is right.  answers: equal texts are one answer, None is none.
-    scores: what best-of-N takes the highest of.  votes: scores on [0, 1], for the weighted vote.
+    """correct: how right each candidate is, 0 or 1, or between them where a benchmark grades.
+    answers: equal texts are one answer, None is none.  scores: what best-of-N takes the highest of.
+    votes: scores on [0, 1], for the weighted vote.
     cluster: questions that are not independent of one another share it (`extra["cluster"]`); else the question itself.
     rankings: name -> values of other selectors of the highest, one per candidate (`Candidates.of_records`)."""
 
     question: str
-    correct: tuple[bool, ...]
+    correct: tuple[float, ...]
     answers: tuple[str | None, ...]
     scores: tuple[float, ...]
     votes: tuple[float, ...]
@@ -39,12 +40,14 @@ class Candidates:
         aggregations: Sequence[str] = (),
         baselines: bool = False,
         judge: Judge | str = Judge.math,
+        worth: Sequence[float] | None = None,
     ) -> list[Candidates]:
         """Records grouped by question, in the order of first appearance.
 
         aggregations: adds each as a ranking `prm_NAME`.  baselines: adds `outcome` (the last step's score), `longest`
         and `shortest` (by the characters of the steps), and, where there are several policies, `stronger_model` (its
-        share of right chains on all other clusters of questions).  judge: which answers are the same.
+        share of right chains on all other clusters of questions).  judge: which answers are the same.  worth: how right
+        each record is, in [0, 1], in place of its `correct`.
         Raises ValueError for a record of which it is not known whether its answer is right.
         """
         rows: dict[str, list[int]] = {}
@@ -60,7 +63,7 @@ class Candidates:
         return [
             cls(
                 question=group,
-                correct=tuple(bool(records[row].correct) for row in members),
+                correct=tuple(float(bool(records[r].correct)) if worth is None else worth[r] for r in members),
                 answers=tuple(_answers([records[row] for row in members], judge)),
                 scores=tuple(scores[members].tolist()),
                 votes=tuple(votes[members].tolist()),

@@ -35,8 +35,10 @@ def expected_choice(values: Float[ndarray, " K"], right: Float[ndarray, " K"]) -
 
 
 def expected_any(right: Float[ndarray, " K"]) -> Float[ndarray, " K"]:
-    """P(at least one of N is right) = 1 - C(wrong, N) / C(K, N): the oracle."""
-    return 1.0 - subset_shares(len(right))[int((right < 0.5).sum())]
+    """E[the most right of N], the oracle. Where `right` is 0 or 1, P(one is right) = 1 - C(wrong, N) / C(K, N)."""
+    if np.isin(right, (0.0, 1.0)).all():
+        return 1.0 - subset_shares(len(right))[int((right < 0.5).sum())]
+    return expected_choice(right, right)
 
 
 def tied_groups(values: Float[ndarray, " K"]) -> ndarray:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,11 @@ class EndpointConfig(Settings):
             return EndpointConfig(**given | {k: v for k, v in values.items() if given[k] == defaults[k]})
         except (ValueError, TypeError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: {str(error).splitlines()[0]}") from error
+
+    def as_judge(self) -> EndpointConfig:
+        """These settings for a judge: asked in its own words and not by a template of policies, and, where the model
+        takes a temperature, at 0."""
+        return replace(self, template="plain", temperature=None if self.temperature is None else 0.0)
 
 
 class BudgetError(UserError):

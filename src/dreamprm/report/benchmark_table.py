@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["benchmark_rows", "print_benchmark"]
+__all__ = ["benchmark_rows", "print_benchmark", "print_categories"]
 
 _FIGURES = {
     "visualprocessbench": (("macro-F1", ("macro_f1",)), ("mean of sources", ("macro_f1_weighted_by_source",))),
@@ -28,6 +28,21 @@ def print_benchmark(results: dict[str, Any], console: Console | None = None) -> 
         table.add_column(name, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
+    console.print(table)
+
+
+def print_categories(results: dict[str, Any], console: Console | None = None) -> None:
+    """A benchmark of answers: the chosen chains by category, and what else its paper tells."""
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column(f"{results['benchmark']}, by category", overflow="fold")
+    for name in ("right", "questions"):
+        table.add_column(name, justify="right")
+    for name, row in results["by_category"].items():
+        table.add_row(name, _text(row["value"]), str(row["n"]))
+    for name in ("without_math", "score_strict", "score_loose"):
+        if name in results:
+            table.add_row(name.replace("_", " "), _text(results[name]), str(results.get("num_problems", "")))
     console.print(table)
 
 

@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 
 from dreamprm.data.readers import open_records
 from dreamprm.data.record import Record
-from dreamprm.evaluate.benchmarks import PRMBENCH_GROUPS, judge_benchmark
+from dreamprm.evaluate.benchmarks import judge_benchmark
+from dreamprm.evaluate.step_benchmarks import PRMBENCH_GROUPS
 
 
 def _read(path: Path, rows: Sequence[dict[str, Any]], form: str, **options: Any) -> list[Record]:
@@ -156,7 +157,7 @@ def test_the_position_stands_beside(tmp_path: Path) -> None:
 
 def test_what_cannot_be_judged_is_refused(make_record: Callable[..., Record]) -> None:
     record = make_record("a", ("x", "y"))
-    with pytest.raises(ValueError, match="'gsm8k' is no benchmark; there are visualprocessbench, processbench, prmb"):
+    with pytest.raises(ValueError, match="'gsm8k' is no benchmark of steps; there are visualprocessbench"):
         judge_benchmark("gsm8k", [record], {})
     with pytest.raises(ValueError, match="mine: there must be one score for every step of every chain"):
         judge_benchmark("prmbench", [record], {"mine": [[0.5]]})

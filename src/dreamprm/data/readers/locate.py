@@ -24,7 +24,7 @@ __all__ = ["Part", "Paths", "open_container", "parts"]
 
 _LOG = logging.getLogger(__name__)
 Paths = str | Path | Sequence[str | Path]
-_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow")
 _IGNORED = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"})
 
 
@@ -50,6 +50,10 @@ def open_container(path: Path) -> Container:
     name = bare_name(path).lower()
     if name.endswith((".csv", ".tsv")):
         return Delimited(path)
+    if name.endswith(".xlsx"):
+        from dreamprm.data.readers.workbook import Workbook
+
+        return Workbook(path)
     if name.endswith((".parquet", ".arrow")):
         if bare_name(path) != path.name:
             raise DataError("is compressed outside; unpack it first", source=str(path))
@@ -80,8 +84,12 @@ def open_container(path: Path) -> Container:
 
 
 def _is_tree(value: Mapping[str, Any]) -> bool:
-    lists = all(isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values())
-    return lists and not any(item.matches(value) for item in FORMATS.values())
+    if any(item.matches(value) for item in FORMATS.values()):
+        return False
+    if value and all(isinstance(v, dict) for v in value.values()):  # rows by their names (MM-Vet, MathVista)
+        first = {**next(iter(value.values())), "_key": ""}
+        return any(item.matches(first) for item in FORMATS.values())
+    return all(isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values())
 
 
 def _is_meta_json(path: Path) -> bool:

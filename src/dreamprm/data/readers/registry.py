@@ -15,18 +15,23 @@ from dreamprm.data.readers.formats import (
     dreamprm_train,
     math_shepherd,
     mathvision,
+    mathvista,
+    mm_vet,
     mmmu,
+    mmstar,
     mr_ben,
     own,
     prm800k,
     prmbench,
     process_bench,
+    r_bench_v,
     trl_stepwise,
     verify_cot,
     visual_process_bench,
     visualprm,
     visualprm_raw,
     vlmevalkit,
+    we_math,
 )
 from dreamprm.data.record import RecordError
 
@@ -36,6 +41,7 @@ FORMATS: dict[str, Format] = {
     item.name: item
     for item in (
         # Those known by more fields come first: a row is taken by the first that matches.
+        vlmevalkit.RESULT,
         dreamprm15_meta.FORMAT,
         dreamprm15_test.FORMAT,
         visualprm_raw.FORMAT,
@@ -54,6 +60,11 @@ FORMATS: dict[str, Format] = {
         mathvision.URSA,
         mathvision.OUTPUT,
         mathvision.QUESTIONS,
+        mathvista.FORMAT,
+        we_math.FORMAT,
+        mm_vet.FORMAT,
+        mmstar.FORMAT,
+        r_bench_v.FORMAT,
         vlmevalkit.FORMAT,
         mmmu.FORMAT,
         own.FORMAT,

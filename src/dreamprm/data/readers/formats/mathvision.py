@@ -17,7 +17,7 @@ from dreamprm.data.answer_text import extract_answer
 from dreamprm.data.readers.fields import DataError, Row
 from dreamprm.data.readers.format import Context, Format
 from dreamprm.data.readers.text import clean_question, read_options, with_options
-from dreamprm.data.record import Record
+from dreamprm.data.record import Image, Record
 from dreamprm.data.splitter import clean_steps
 
 __all__ = ["OUTPUT", "QUESTIONS", "URSA"]
@@ -48,11 +48,18 @@ def _asked(row: Row, context: Context) -> dict[str, Any]:
     options = read_options(asked, asked.get("options"))
     return {
         "question": with_options(clean_question(asked.text("question")), options),
-        "images": context.images(asked, asked.text("image"), "image"),
+        "images": _images(asked, context),
         "domain": asked.text("subject"),
         "group": f"mathvision {given}",
         "reference": asked.label_text("answer"),
     }
+
+
+def _images(asked: Row, context: Context) -> tuple[Image, ...]:
+    # Hugging Face's copy holds the image itself beside its path.
+    if asked.has("decoded_image"):
+        return context.images(asked, asked.get("decoded_image"), "decoded_image")
+    return context.images(asked, asked.text("image"), "image")
 
 
 def _chain(row: Row, context: Context, text: str, policy: str, **fields: Any) -> Iterator[Record]:
@@ -64,7 +71,8 @@ def _chain(row: Row, context: Context, text: str, policy: str, **fields: Any) ->
 
 
 def _parse_questions(row: Row, context: Context) -> Iterator[Record]:
-    extra = {"id": row.label_text("id"), "level": row.label_text("level")}
+    options = read_options(row, row.get("options"))
+    extra = {"id": row.label_text("id"), "level": row.label_text("level"), "options": options}
     yield context.record(row, steps=(), extra=extra, **_asked(row, context))
 
 

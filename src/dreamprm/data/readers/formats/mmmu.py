@@ -32,7 +32,13 @@ def _parse(row: Row, context: Context) -> Iterator[Record]:
         domain=row.text("subject", None) or (subject[1] if subject else None) or row.text("subfield", None),
         group=f"id {given}",
         reference=row.label_text("answer"),
-        extra={"id": given, "num_options": len(options), "difficulty": row.label_text("topic_difficulty")},
+        extra={
+            "id": given,
+            "num_options": len(options),
+            "options": options,
+            "question_type": row.label_text("question_type"),
+            "difficulty": row.label_text("topic_difficulty"),
+        },
     )
 
 

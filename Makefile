@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint check docs build bench prove evidence base clean
+.PHONY: help setup train test lint check docs site build bench prove evidence base clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,13 +33,17 @@ train: $(SETUP)  ## train on the embedded world; ARGS="+experiment=instance_tabl
 test: $(DEV)  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+site: $(DEV)  ## build the pages into dist/site, without network
+	@$(PIP) -e '.[site]'
+	$(BIN)/mkdocs build -q
+
 lint: $(DEV)  ## ruff, spelling, pyright, import contracts: a minute
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/pyright && $(BIN)/lint-imports
 
 check: lint  ## lint, and the tests that need no model
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_house.py tests/docs tests/conf/test_command_line.py
 
-docs: $(DEV)  ## run every code block of README and docs
+docs: site  ## build the site, and run every code block of README and docs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m docs tests/docs $(ARGS)
 
 build: $(DEV)  ## build the wheel and run it in fresh environments, from an empty folder

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from scipy import stats
 
-__all__ = ["interval", "write_report"]
+__all__ = ["commit", "interval", "write_report"]
 
 REPORTS = Path(__file__).parents[1] / "reports"
 FIGURE = "best_of_n_min"
@@ -42,7 +42,7 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
     lines = [
         f"# Does learning the weights help, and against what: {today}",
         "",
-        f"`{command}` at commit {_commit()}; torch {torch.__version__}, Python {platform.python_version()}, "
+        f"`{command}` at commit {commit()}; torch {torch.__version__}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores, one thread per process.",
         "",
         f"Best-of-8 by the weakest step on the {cells[0]['judged']} questions, the same for all: {named}. Intervals "
@@ -63,7 +63,7 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
     return path
 
 
-def _commit() -> str:
+def commit() -> str:
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 

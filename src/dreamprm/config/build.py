@@ -109,7 +109,15 @@ def _model_path(settings: ModelConfig | PolicyConfig) -> str:
         raise UserError(
             f"model.path={settings.path}: there is no package {package}. It needs {getattr(settings, 'needs', package)}"
         )
-    return str(Path(next(iter(found.submodule_search_locations))) / folder)
+    place = Path(next(iter(found.submodule_search_locations))) / folder
+    if place.suffix != ".gguf":
+        return str(place)
+    from dreamprm.prm.gguf import folder_of_gguf
+
+    try:
+        return str(folder_of_gguf(place))
+    except OSError as error:
+        raise UserError(f"model.path={settings.path}: {error}") from error
 
 
 def _dropout(path: str, value: float) -> dict[str, float]:

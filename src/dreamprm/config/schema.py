@@ -58,7 +58,9 @@ class ModelConfig(Settings):
     """The PRM's model."""
 
     path: str = setting(
-        "world", "world: the shipped tiny InternVL; package:NAME/FOLDER of an installed package; a folder; a hub name"
+        "world",
+        "world: the shipped tiny InternVL; package:NAME/FOLDER of an installed package, a GGUF file of it too; "
+        "a folder; a hub name",
     )
     head: HeadKind | None = setting(
         HeadKind.generative, "how it is read at a step; null: as the folder says, else generative"

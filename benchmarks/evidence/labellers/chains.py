@@ -1,0 +1,181 @@
+"""Chains of seven_prms as a frozen base sees them, and a seed's questions: to train on, to judge by, to be tested on.
+
+A training question belongs to one labeller, whose step scores are the labels of its chains: its domain. Meta and test
+chains have no labels; of the meta chains it is known whether the answer is right.
+
+Shapes: N chains, S steps, H hidden width.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamprm.errors import UserError
+from dreamprm.evaluate.steps import auc
+
+__all__ = ["Chains", "Split", "known_quality", "make_chains", "read_rows", "split"]
+
+BLOCK = 8  # candidates of a question that are chosen from
+TRAINED = 4  # of these, how many train: the same for every question, whatever its answers
+SHARES = {"validation": 0.15, "test": 0.30, "meta": 0.20}
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Chains:
+    """hidden: (N, S, H), standardized by `make_chains`.  mask: (N, S).  labels: (N, S), the mean of the labellers where
+    no one of them was chosen.  scores: (N, S, labellers).  correct, question, domain: (N,)."""
+
+    hidden: Tensor
+    mask: Tensor
+    scores: Tensor
+    labels: Tensor
+    correct: Tensor
+    question: Tensor
+    domain: Tensor
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    def take(self, rows: Tensor) -> Chains:
+        return Chains(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def labelled(self, labels: Tensor) -> Chains:
+        return replace(self, labels=labels)
+
+
+@dataclass
+class Split:
+    """A seed's chains. blocks: per test question its candidates' outcomes, and the row of each in `test`, -1 where its
+    features are not needed: all candidates of the block are right, or all wrong."""
+
+    train: Chains
+    meta: Chains
+    test: Chains
+    blocks: list[tuple[list[bool], list[int]]]
+    labellers: list[str]
+
+
+def read_rows(path: Path) -> dict[str, list[Row]]:
+    """The candidates of every question, in order. Raises UserError where the file is not there or not of its kind."""
+    file = path / "seven_prms" / "gsm8k.jsonl.gz" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} not found: set --data, or DREAMPRM_DATA, to the folder that holds seven_prms")
+    found: dict[str, list[Row]] = defaultdict(list)
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                lengths = {name: len(values) for name, values in row["scores"].items()}
+                if set(lengths.values()) != {len(row["steps"])}:
+                    raise ValueError(f"{len(row['steps'])} steps, but scores {lengths}")
+                found[row["problem"]].append(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{file}, line {number}: {error!r}; a row of seven_prms is expected") from None
+    return {name: sorted(rows, key=lambda row: row["candidate"]) for name, rows in found.items()}
+
+
+def known_quality(questions: Mapping[str, Sequence[Row]]) -> dict[str, float]:
+    """Each labeller's AUC of its score of the last step against the outcome."""
+    rows = [row for found in questions.values() for row in found]
+    right = np.array([row["correct"] for row in rows])
+    return {name: float(auc(right, np.array([row["scores"][name][-1] for row in rows]))) for name in rows[0]["scores"]}
+
+
+def mixed(rows: Sequence[Row]) -> bool:
+    """Whether the first eight hold right and wrong answers: else any choice is as good."""
+    return 0 < sum(row["correct"] for row in rows[:BLOCK]) < len(rows[:BLOCK])
+
+
+def held_out(name: str, share: float) -> bool:
+    """The same questions in every run, by the hash of their name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < share
+
+
+def make_chains(rows: Sequence[Row], features: Mapping[str, Tensor], labellers: Sequence[str]) -> Chains:
+    steps = max(len(row["steps"]) for row in rows)
+    width = next(iter(features.values())).shape[1]
+    hidden, mask = torch.zeros(len(rows), steps, width), torch.zeros(len(rows), steps, dtype=torch.bool)
+    scores = torch.zeros(len(rows), steps, len(labellers))
+    names: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        num = len(row["steps"])
+        hidden[place, :num] = features[key_of(row)].float()
+        mask[place, :num] = True
+        scores[place, :num] = torch.tensor([row["scores"][name] for name in labellers]).T
+    return Chains(
+        hidden=hidden,
+        mask=mask,
+        scores=scores,
+        labels=scores.mean(-1),
+        correct=torch.tensor([float(row["correct"]) for row in rows]),
+        question=torch.tensor([names.setdefault(row["problem"], len(names)) for row in rows]),
+        domain=torch.full((len(rows),), -1),
+    )
+
+
+def key_of(row: Row) -> str:
+    return f"{row['problem']}:{row['candidate']}"
+
+
+def split(
+    questions: Mapping[str, Sequence[Row]], features: Mapping[str, Tensor], seed: int, judged: str, *, hard: bool
+) -> Split:
+    """The seed's questions. judged: test, or validation for choosing settings. hard: labels cut at one half."""
+    whole = [name for name, rows in sorted(questions.items()) if all(key_of(row) in features for row in needed(rows))]
+    kept = [name for name in whole if not held_out(name, SHARES["validation"])]
+    random.Random(seed).shuffle(kept)
+    num_test, num_meta = round(SHARES["test"] * len(kept)), round(SHARES["meta"] * len(kept))
+    test, meta, train = kept[:num_test], kept[num_test : num_test + num_meta], kept[num_test + num_meta :]
+    if judged == "validation":
+        test = [name for name in whole if held_out(name, SHARES["validation"])]
+    _check_disjoint(questions, train, meta, test)
+    labellers = list(questions[whole[0]][0]["scores"])
+
+    trained = make_chains([row for name in train for row in questions[name][:TRAINED]], features, labellers)
+    owner = torch.tensor([place % len(labellers) for place in range(len(train))])[trained.question]
+    given = trained.scores.gather(2, owner[:, None, None].expand(-1, trained.mask.shape[1], 1))[..., 0]
+    trained = replace(trained, domain=owner, labels=(given >= 0.5).float() if hard else given)
+    tested = [row for name in test for row in needed(questions[name])]
+    place_of = {key_of(row): place for place, row in enumerate(tested)}
+    blocks = [
+        ([row["correct"] for row in rows], [place_of.get(key_of(row), -1) for row in rows])
+        for rows in (questions[name][:BLOCK] for name in test)
+    ]
+    judged_chains = [row for name in meta for row in needed(questions[name])]
+    parts = [trained, make_chains(judged_chains, features, labellers), make_chains(tested, features, labellers)]
+    _standardize(parts)
+    return Split(*parts, blocks, labellers)
+
+
+def needed(rows: Sequence[Row]) -> Sequence[Row]:
+    """The candidates of a question that are read: all eight of a mixed block, else the first four."""
+    return rows[:BLOCK] if mixed(rows) else rows[:TRAINED]
+
+
+def _standardize(parts: Sequence[Chains]) -> None:
+    """Every hidden unit by its mean and deviation over the training steps."""
+    train = parts[0]
+    steps = train.hidden[train.mask]
+    mean, deviation = steps.mean(0), steps.std(0).clamp_min(1e-6)
+    for part in parts:
+        part.hidden = (part.hidden - mean) / deviation * part.mask[..., None]
+
+
+def _check_disjoint(questions: Mapping[str, Sequence[Row]], *parts: Sequence[str]) -> None:
+    texts = [{" ".join(questions[name][0]["question"].casefold().split()) for name in part} for part in parts]
+    if sum(map(len, texts)) != len(set().union(*texts)):
+        raise UserError("a question stands in two of the training, meta and test sets: give equal questions one name")

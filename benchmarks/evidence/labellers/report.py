@@ -1,0 +1,110 @@
+"""The cells as a report: figures with intervals, paired differences, the labellers' weights beside their quality."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.evidence.labellers.methods import BOUNDS, ON_META
+from benchmarks.evidence.report import REPORTS, commit, interval
+
+__all__ = ["HOW", "write_report"]
+
+HOW = "last"  # the aggregate of the tables, chosen on validation questions
+FIGURES = {"best-of-8": "best_of_8", "AUC": "auc", "AUC within questions": "auc_within"}
+Cells = Sequence[Mapping[str, Any]]
+
+
+def write_report(cells: Cells, quality: Mapping[str, float], command: str, num_chains: int) -> Path:
+    """DATE-seven-labellers.md and .parquet among the reports; for validation questions the name says so."""
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    judged, seeds = cells[0]["judged"], sorted({cell["seed"] for cell in cells})
+    lines = [
+        f"# Seven labellers: {today}",
+        "",
+        f"`{command}` at commit {commit()}; torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores, one thread. {num_chains} chains with features; seeds {seeds[0]} to {seeds[-1]}, "
+        f"{cells[0]['num_questions']} {judged} questions each. Intervals are Student's, 95 %, over seeds, whose "
+        "questions overlap in part.",
+        "",
+        *_table(cells),
+        "",
+        "## Paired by seed",
+        "",
+        *_paired(cells),
+        "",
+        "## Mean weight of each labeller",
+        "",
+        *_weights(cells, quality),
+        "",
+    ]
+    name = f"{today}-seven-labellers" + ("" if judged == "test" else f"-{judged}")
+    pq.write_table(pa.Table.from_pylist([dict(cell) for cell in cells]), REPORTS / f"{name}.parquet")
+    path = REPORTS / f"{name}.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _by_seed(cells: Cells, method: str, figure: str) -> dict[int, float]:
+    return {cell["seed"]: cell[figure] for cell in cells if cell["method"] == method and figure in cell}
+
+
+def _kind(method: str) -> str:
+    return "bound" if method in BOUNDS else "trains on the meta set" if method in ON_META else ""
+
+
+def _methods(cells: Cells) -> list[str]:
+    """From best to worst."""
+    names = list(dict.fromkeys(cell["method"] for cell in cells))
+    return sorted(names, key=lambda name: -statistics.fmean(_by_seed(cells, name, f"best_of_8_{HOW}").values()))
+
+
+def _table(cells: Cells) -> list[str]:
+    lines = [f"| method | | {' | '.join(FIGURES)} | seconds |", "|---" * (len(FIGURES) + 3) + "|"]
+    for method in _methods(cells):
+        values = [interval(list(_by_seed(cells, method, f"{name}_{HOW}").values())) for name in FIGURES.values()]
+        seconds = statistics.fmean(_by_seed(cells, method, "seconds").values())
+        lines.append(f"| {method} | {_kind(method)} | {' | '.join(values)} | {seconds:.1f} |")
+    return lines
+
+
+def best_weigher(cells: Cells) -> str:
+    """The best of those with weights that were learned."""
+    return next(name for name in _methods(cells) if _by_seed(cells, name, "rank") and name not in BOUNDS)
+
+
+def _paired(cells: Cells) -> list[str]:
+    best = best_weigher(cells)
+    lines = [f"{best} less each other method:", "", f"| | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
+    for method in _methods(cells):
+        if method == best:
+            continue
+        texts = []
+        for name in FIGURES.values():
+            one, other = _by_seed(cells, best, f"{name}_{HOW}"), _by_seed(cells, method, f"{name}_{HOW}")
+            texts.append(interval([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]))
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    return lines
+
+
+def _weights(cells: Cells, quality: Mapping[str, float]) -> list[str]:
+    names = sorted(quality, key=lambda name: quality[name])
+    lines = ["Known quality: AUC of the labeller's score of the last step, over all 16,000 chains.", ""]
+    lines += [f"| | {' | '.join(names)} | rank correlation |", "|---" * (len(names) + 2) + "|"]
+    lines.append(f"| *known quality* | {' | '.join(f'{quality[name]:.3f}' for name in names)} | |")
+    for method in _methods(cells):
+        ranks = _by_seed(cells, method, "rank")
+        if ranks:
+            means = [statistics.fmean(_by_seed(cells, method, f"weight_{name}").values()) for name in names]
+            told = interval(list(ranks.values()))
+            lines.append(f"| {method} | {' | '.join(f'{mean:.2f}' for mean in means)} | {told} |")
+    return lines

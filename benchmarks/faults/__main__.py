@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +19,9 @@ import transformers
 
 import dreamprm.commands.train
 import dreamprm.trainer.run
+from benchmarks.faults.damages import try_caches, try_changed_data, try_prms, try_reports, try_runs, try_stages
 from benchmarks.faults.inputs import try_inputs
+from benchmarks.faults.kills import try_kills, try_machine
 from benchmarks.faults.small import Small, make_small
 from benchmarks.faults.trial import Finding, Verdict, start
 
@@ -27,7 +29,17 @@ __all__ = ["main"]
 
 # Imported by the parent, so that every child finds it: a child that imports takes seconds.
 _LOADED = (dreamprm.commands.train, dreamprm.trainer.run)
-_PARTS = {"inputs": try_inputs}
+_PARTS: dict[str, Callable[[Small, Path], Iterator[Finding]]] = {
+    "inputs": try_inputs,
+    "runs": try_runs,
+    "data": try_changed_data,
+    "prms": try_prms,
+    "reports": try_reports,
+    "stages": try_stages,
+    "caches": try_caches,
+    "kills": try_kills,
+    "machine": try_machine,
+}
 _REPORTS = Path(__file__).resolve().parents[1] / "reports"
 
 

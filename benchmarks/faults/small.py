@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["Small", "make_small", "same_result"]
+__all__ = ["Small", "copy_run", "make_small", "same_result", "write_rows"]
 
 NUM_TRAIN, NUM_META = 24, 12
 
@@ -89,12 +89,12 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
 _SAME = ("weigher.safetensors", "weights.parquet", "prm/model.safetensors", "metrics.jsonl")
 
 
-def same_result(one: Path, other: Path) -> str:
+def same_result(one: Path, other: Path, without: tuple[str, ...] = ()) -> str:
     """Nothing where two finished runs are the same bit for bit; else what differs.
 
     Compared are the PRM, the weigher, the weights, every row of the metrics and the last checkpoint's tensors.
     """
-    names = [*_SAME, f"{_last(one)}/state.safetensors"]
+    names = [*(name for name in _SAME if name not in without), f"{_last(one)}/state.safetensors"]
     missing = [name for name in names if not (other / name).is_file()]
     if missing:
         return f"{', '.join(missing)} not written"

@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["hash_file", "readable_as_umask_says", "replacing", "sync", "write_atomically", "write_new"]
+__all__ = ["checksum", "hash_file", "readable_as_umask_says", "replacing", "sync", "write_atomically", "write_new"]
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -82,6 +83,15 @@ def hash_file(path: Path) -> str:
         while chunk := stream.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file's bytes: ten times as quick as a hash, against damage, not against intent."""
+    value = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            value = zlib.crc32(chunk, value)
+    return value
 
 
 def _remove(path: Path) -> None:

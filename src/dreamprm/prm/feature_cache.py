@@ -1,19 +1,31 @@
-"""What frozen parts of a model give, kept by name: recently used in memory, the rest in safetensors."""
+"""What frozen parts of a model give, kept by name: recently used in memory, the rest in safetensors.
+
+A file of them holds a checksum of each; what does not agree with its checksum is computed anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import logging
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreamprm.files import readable_as_umask_says
+
 __all__ = ["FeatureStore", "content_name"]
+
+_LOG = logging.getLogger("dreamprm.prm")
+_CHECKSUMS = "checksums"
 
 
 class FeatureStore:
@@ -30,6 +42,7 @@ class FeatureStore:
         self.num_bytes = 0
         self._unsaved: dict[str, None] = {}  # in the order in which they came
         self._shards: dict[str, Any] = {}
+        self._checksums: dict[str, int] = {}
         if folder is not None and folder.is_dir():
             for path in sorted(folder.glob("*.safetensors")):
                 self._open(path)
@@ -58,20 +71,35 @@ class FeatureStore:
         number = len(list(self.folder.glob("*.safetensors")))
         path = self.folder / f"features-{number:04d}-{next(iter(self._unsaved))[:8]}.safetensors"
         part = path.with_suffix(".part")
-        save_file({name: self.memory[name] for name in self._unsaved}, part)
+        kept = {name: self.memory[name] for name in self._unsaved}
+        save_file(kept, part, {_CHECKSUMS: json.dumps({name: _checksum(value) for name, value in kept.items()})})
+        readable_as_umask_says(part)
         part.rename(path)
         self._open(path)
         self._unsaved = {}
 
     def _open(self, path: Path) -> None:
-        shard = safe_open(str(path), framework="pt")
-        self._shards |= dict.fromkeys(shard.keys(), shard)
+        try:
+            shard = safe_open(str(path), framework="pt")
+            self._checksums |= json.loads((shard.metadata() or {}).get(_CHECKSUMS, "{}"))
+            self._shards |= dict.fromkeys(shard.keys(), shard)
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
+            _LOG.warning("the kept features in %s are damaged (%s) and are computed anew", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _kept(self, name: str) -> Tensor | None:
         if name in self.memory:
             self.memory.move_to_end(name)
             return self.memory[name]
-        return self._shards[name].get_tensor(name) if name in self._shards else None
+        if name not in self._shards:
+            return None
+        value = self._shards[name].get_tensor(name)
+        if _checksum(value) == self._checksums.get(name):
+            return value
+        _LOG.warning("the kept features %s in %s are damaged and are computed anew", name, self.folder)
+        del self._shards[name]
+        return None
 
     def _put(self, name: str, value: Tensor) -> None:
         self.memory[name] = value
@@ -83,6 +111,10 @@ class FeatureStore:
                 self.flush()
             self._unsaved.pop(oldest, None)
             self.num_bytes -= self.memory.pop(oldest).nbytes
+
+
+def _checksum(value: Tensor) -> int:
+    return zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def content_name(*tensors: Tensor, note: str = "") -> str:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dreamprm.choices import HeadKind
-from dreamprm.files import readable_as_umask_says
+from dreamprm.files import checksum, readable_as_umask_says
 from dreamprm.prm.heads import LabelHead
 from dreamprm.prm.hub import hub_answers, hub_options, is_path
 from dreamprm.prm.processor import load_processor
@@ -63,6 +64,7 @@ def save(prm: PRM, folder: Path) -> None:
         "collation": prm.collation,
         "label_tokens": list(prm.labels) if prm.labels else None,
         "probe": _probe(prm.processor),
+        "checksums": {file.name: checksum(file) for file in sorted(folder.glob("*.safetensors"))},
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in folder.iterdir():
@@ -161,6 +163,7 @@ def load(
     try:
         options = {"trust_remote_code": False, **hub_options(path), **options}
         stored = _stored(folder)
+        _require_whole(folder, stored.get("checksums", {}))
         model, is_classifier = _load_model(path, head, dtype, options, own=bool(stored))
         processor = load_processor(path, **{name: options[name] for name in _FOR_ALL if name in options})
         if stored.get("probe", _probe(processor)) != _probe(processor):
@@ -182,6 +185,9 @@ def load(
             prm.head.load_state_dict(load_file(folder / HEAD))
     except torch.OutOfMemoryError:
         raise
+    except pickle.UnpicklingError as error:
+        refused = ValueError("its weights are a pickle of more than tensors, never run; get them as safetensors")
+        raise PRMLoadError(_one_line(path, refused)) from error
     except (OSError, ValueError, ImportError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         if "allocate memory" in str(error):
             raise
@@ -213,13 +219,23 @@ def _stored(folder: Path) -> dict[str, Any]:
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         known = {"head", "aggregation", "right_class", "prompt", "collation", "label_tokens", "probe"}
+        known |= {"checksums"}
         if not isinstance(stored, dict) or not set(stored) <= known:
             raise ValueError(f"it must be an object with {', '.join(sorted(known))}")
-        if not all(isinstance(stored.get(name, {}), dict) for name in ("prompt", "collation")):
-            raise ValueError("prompt and collation must be objects")
+        if not all(isinstance(stored.get(name, {}), dict) for name in ("prompt", "collation", "checksums")):
+            raise ValueError("prompt, collation and checksums must be objects")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{SETTINGS} is damaged: {error}") from error
     return stored
+
+
+def _require_whole(folder: Path, checksums: dict[str, Any]) -> None:
+    for name, wanted in checksums.items():
+        if Path(name).name == name and (folder / name).is_file() and checksum(folder / name) != wanted:
+            raise ValueError(
+                f"{name} is not what was saved, its checksum differs; get the folder again from where it came from, or "
+                f"remove checksums from {SETTINGS} where you changed it yourself"
+            )
 
 
 def _require_finite(prm: PRM, path: str | Path) -> None:
@@ -264,7 +280,8 @@ def _load_model(
         loader = AutoModelForImageTextToText
     else:
         loader = AutoModelForCausalLM
-    loaded: Any = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    with _our_words_only():
+        loaded: Any = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     model, found = loaded
     lacking = sorted(key for key in found["missing_keys"] if own or key.startswith(f"{model.base_model_prefix}."))
     if lacking:
@@ -272,6 +289,19 @@ def _load_model(
             f"its files lack {len(lacking)} tensors, e.g. {lacking[0]}, which would be random; get the whole model"
         )
     return model, is_classifier
+
+
+@contextlib.contextmanager
+def _our_words_only() -> Iterator[None]:
+    """Without transformers' table of what the files lack: `_load_model` says it."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _one_line(path: str | Path, error: Exception) -> str:

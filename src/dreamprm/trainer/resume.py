@@ -10,6 +10,7 @@ from dreamprm.config.resolve import to_plain
 from dreamprm.data.fingerprint import changed_data, data_digests
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
+from dreamprm.prm.fingerprint import model_digests
 from dreamprm.progress import say
 from dreamprm.run_files.checkpoint import (
     Checkpoint,
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
     from dreamprm.trainer.phase import Phase
     from dreamprm.trainer.state import Run
 
-__all__ = ["checkpoint_run", "remember_data", "require_finite_run", "resume_run", "say_what_metrics_lack", "way_back"]
+__all__ = [
+    "checkpoint_run",
+    "remember_sources",
+    "require_finite_run",
+    "resume_run",
+    "say_what_metrics_lack",
+    "way_back",
+]
 
 
-def remember_data(run: Run) -> None:
-    """Take the digests of the run's data, which its checkpoints hold."""
+def remember_sources(run: Run) -> None:
+    """Take the digests of the run's data and of what its model was read from, which its checkpoints hold."""
     sets = {"training": run.train, "meta": run.meta, "test": run.test, "cold-start": run.cold}
     run.digests = data_digests(sets)
+    run.model_digests = model_digests(run.prm)
 
 
 def checkpoint_run(run: Run, num_metrics: int) -> None:
@@ -42,6 +51,7 @@ def checkpoint_run(run: Run, num_metrics: int) -> None:
     about = {
         "settings": to_plain(run.settings),
         "data": run.digests,
+        "model": run.model_digests,
         "metrics": num_metrics,
         "changes": run.changes,
     }
@@ -79,7 +89,7 @@ def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:
     """Put the newest whole checkpoint's state back and return its update, or None where there is none.
 
     enter_phase: builds the optimizers of the phase that `run.update` lies in.
-    Raises UserError where the data or the settings are not those of the checkpoint, naming what differs.
+    Raises UserError where the data, the model or the settings are not those of the checkpoint, naming what differs.
     """
     checkpoint = load_latest(run.folder / "checkpoints")
     if checkpoint is None:
@@ -108,6 +118,13 @@ def _compare(run: Run, checkpoint: Checkpoint) -> None:
         raise UserError(
             f"resume={run.folder}: the data are not those that the run was trained on ({differing} differ); put these "
             "back, or start a new run"
+        )
+    known = about.get("model", {})
+    other = [name for name, digest in known.items() if digest != run.model_digests.get(name)]
+    if other:
+        raise UserError(
+            f"resume={run.folder}: the model in {run.settings.model.path} is not the one that the run began with (its "
+            f"{' and '.join(other)} differ); put it back, or start a new run"
         )
     changed = changed_settings(about["settings"], to_plain(run.settings))
     run.changes = list(about["changes"])

@@ -29,7 +29,7 @@ from dreamprm.sources.sample import sample
 from dreamprm.tracker import open_tracker, require_tracker
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
-from dreamprm.trainer.resume import remember_data, require_finite_run, resume_run, say_what_metrics_lack
+from dreamprm.trainer.resume import remember_sources, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import check_unrolled
 
@@ -51,7 +51,7 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     began = time.monotonic()
     settings.run_dir = str(folder)
     data, run = prepare(settings, folder)
-    remember_data(run)
+    remember_sources(run)
     resume_at = resume_run(run, enter_phase) if settings.resume else None
     save_settings(settings, folder)
     _announce(run, data, resume_at)

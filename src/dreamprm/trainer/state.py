@@ -73,8 +73,8 @@ class Run:
     Its data: train, meta, test, cold; samplers, which draw from them.
     Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
         update is due; counters; before, the judgement of the PRM that the bilevel phase began with.
-    What its checkpoints remember besides: digests of the data, changes of settings at resumes, num_metrics rows written
-        when the checkpoint was that it went on from; see resume.py.
+    What its checkpoints remember besides: digests of the data, and of what the model was read from; changes of settings
+        at resumes; num_metrics rows written when the checkpoint was that it went on from; see resume.py.
     """
 
     settings: TrainConfig
@@ -99,6 +99,7 @@ class Run:
     before: Judged | None = None
 
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    model_digests: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     num_metrics: int = 0
 

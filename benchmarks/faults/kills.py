@@ -165,10 +165,8 @@ def _limits(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:
     run = folder / "small_files"
     outcome = try_command("train", _long(small, run), folder, before=no_large_files)
     yield judge(part, "files of at most 1 MB (ulimit -f)", outcome, "files of this size are not allowed here")
-    yield judge(
-        part, "40 MB of memory (ulimit -v)",
-        try_command("train", small.words(f"run_dir={folder / 'memory'}"), folder, before=little_memory), "out of memory",
-    )  # fmt: skip
+    outcome = try_command("train", small.words(f"run_dir={folder / 'memory'}"), folder, before=little_memory)
+    yield judge(part, "40 MB of memory (ulimit -v)", outcome, "out of memory")
     stopped = folder / "stopped"
     assert try_command("train", [*_long(small, stopped), "stop_at=4"], folder).code == 130
     for path in [folder, *folder.parents][:3]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._shards import local
 from .recorder import Part, Sites
-from .sum_rule import SUM_TOLERANCE, groups_of
+from .sum_rule import SUM_TOLERANCE, groups_of, lost_below, sums_of
 from .typed import backward, norm
 
 __all__ = ["CHECK_TOLERANCE", "Agreement", "HypergradientCheckError", "Reference", "Schedule"]
@@ -108,18 +108,21 @@ class Reference:
         found = {p: g.detach() for p, g in zip(sites.parameters, grads, strict=True) if g is not None}
         return Reference(numbers, found, sites)
 
-    def compare(self, parts: Sequence[Part], cotangent: Mapping[Tensor, Tensor], precision: torch.dtype) -> Agreement:
-        """Parameter by parameter where the parts allow it: a longer vector to compare, and the culprit's name."""
-        numbers = self.numbers.double().cpu()
+    def compare(
+        self, parts: Sequence[Part], cotangent: Mapping[Tensor, Tensor], precision: torch.dtype, least: float = 1.0
+    ) -> Agreement:
+        """Parameter by parameter where the parts allow it: a longer vector to compare, and the culprit's name.
+
+        least: the smallest |c|, by which the parts were divided.
+        """
         if self.sites.shards.any:
-            return self._compare_shards(float((parts[0].values.double().cpu() * numbers).sum()), cotangent, precision)
+            return self._compare_shards(sums_of(parts[:1], self.numbers)[1].sum, cotangent, precision)
         theirs = {p: _dot(cotangent[p], g) for p, g in self.gradients.items() if p in cotangent}
         sizes = {p: float(norm(cotangent[p].double()) * norm(self.gradients[p].double())) for p in theirs}
-        sums = [(part.parameters, float((part.values.double().cpu() * numbers).sum())) for part in parts]
-        whole_d = sums[0][1]
+        shares, total = sums_of(parts, self.numbers)
         rows = [
-            (value, sum(theirs.get(p, 0.0) for p in group), tuple(group))
-            for group, value in groups_of(sums[1:], whole_d, list(cotangent))
+            (share.sum, sum(theirs.get(p, 0.0) for p in share.parameters), share.parameters)
+            for share in groups_of(shares, total, list(cotangent))
         ]
         size = sum(value**2 for _, value, _ in rows) ** 0.5
         differences = sorted(((abs(a - b), group) for a, b, group in rows), key=lambda row: row[0], reverse=True)
@@ -129,7 +132,8 @@ class Reference:
         whole = sum(sizes.values())
         relative = error / size if size > 0 else float("inf")
         # Both: relative to the products, which may cancel, and to the norms, which do not.
-        bad = not relative <= CHECK_TOLERANCE[precision] and not error <= SUM_TOLERANCE[precision] * whole
+        within = SUM_TOLERANCE[precision] * whole + sum(lost_below(cotangent, precision, least or 1.0).values())
+        bad = not relative <= CHECK_TOLERANCE[precision] and not error <= within
         return Agreement(
             relative, bad, tuple((d / size, group) for d, group in differences[:3] if size and d > 0.1 * error)
         )

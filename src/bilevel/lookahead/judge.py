@@ -14,9 +14,9 @@ from .check import HypergradientCheckError, Reference, Schedule
 from .messages import disagreement, step_wrong, sum_rule_broken
 from .processes import Processes
 from .recorder import Part, Recorder, lowest
-from .sum_rule import sum_rule, sums_of
+from .sum_rule import Share, sum_rule, sums_of
 from .taken_step import TakenStep
-from .update_record import Update
+from .update_record import MicroBatch, Update
 
 __all__ = ["Judge"]
 
@@ -65,18 +65,18 @@ class Judge:
         surrogate: Tensor | None = None
         finite = True
         precision: torch.dtype | None = None
-        sums: list[tuple[tuple[Tensor, ...], float]] = []
-        total = 0.0
+        shares: list[Share] = []
+        total = Share((), 0.0, 0.0)
         for batch in update.batches:
             assert batch.coefficients is not None, "inner() has seen to it"
             assert batch.used is not None, "inner() has seen to it"
             parts = batch.recorder.products(cotangent, taken)
-            own_sums, own_total = sums_of(parts, batch.used)
-            sums, total = sums + own_sums, total + own_total
-            finite = finite and math.isfinite(own_total)
+            own, whole = sums_of(parts, batch.used)
+            shares, total = shares + own, Share((), total.sum + whole.sum, total.size + whole.size)
+            finite = finite and math.isfinite(whole.sum)
             precision = lowest(precision, batch.precision or batch.used.dtype)
             if batch.reference is not None:
-                self._compare(batch.reference, parts, cotangent, batch.precision or batch.used.dtype, update)
+                self._compare(batch.reference, parts, cotangent, batch, update)
             part = -(batch.coefficients * parts[0].values.to(batch.coefficients.dtype)).sum()
             surrogate = part if surrogate is None else surrogate + part
         assert surrogate is not None, "there is a micro-batch"
@@ -85,7 +85,7 @@ class Judge:
         if self.processes.any(not finite):
             return None
         unscaled = update.ledger.unscaled(taken.scale)
-        residual = sum_rule(sums, total, cotangent, taken, unscaled, precision, self.processes)
+        residual = sum_rule(shares, total, cotangent, taken, unscaled, precision, self.processes)
         self.report["sum_rule"] = residual.largest
         if residual.failing and self.recorder.exact:
             self._fail(sum_rule_broken(self.product, residual, update.sites.names))
@@ -100,11 +100,13 @@ class Judge:
         reference: Reference,
         parts: Sequence[Part],
         cotangent: Mapping[Tensor, Tensor],
-        precision: torch.dtype,
+        batch: MicroBatch,
         update: Update,
     ) -> None:
         start = time.perf_counter()
-        agreement = reference.compare(parts, cotangent, precision)
+        assert batch.used is not None, "inner() has seen to it"
+        precision, least = batch.precision or batch.used.dtype, batch.used.abs().min().item()
+        agreement = reference.compare(parts, cotangent, precision, least)
         if math.isnan(agreement.error):
             self.schedule.again()
             return

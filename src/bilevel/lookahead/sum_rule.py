@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from .recorder import Part
 from .taken_step import TakenStep, wide
 from .typed import norm
 
-__all__ = ["SUM_TOLERANCE", "Residual", "groups_of", "sum_rule", "sums_of"]
+__all__ = ["SUM_TOLERANCE", "Residual", "Share", "groups_of", "lost_below", "sum_rule", "sums_of"]
 
 SUM_TOLERANCE = {
     torch.float64: 1e-9,  # sums of up to 1e6 terms of relative rounding 1e-16 each, and a margin
@@ -31,6 +31,22 @@ SUM_TOLERANCE = {
 }
 # Parameters whose gradient is rounding noise (a key's bias under softmax) are held to this share of the whole.
 SHARE = 0.01
+# Below the smallest normal number precision is not relative any more: a product of δ and x, or an entry of .grad, is
+# off by up to the smallest number there is, and a sum of 1e5 of them by 1e5 times that. A loss of 1e-35 gets there.
+SMALLEST = {
+    torch.float64: 1e5 * 4.9e-324,
+    torch.float32: 1e5 * 1.4e-45,
+    torch.bfloat16: 9.2e-41,  # summed in fp32, rounded once
+    torch.float16: 6.0e-8,
+}
+
+
+class Share(NamedTuple):
+    """What some parameters contribute: Σ c d, and Σ |c d|, by which it is rounded."""
+
+    parameters: tuple[Tensor, ...]
+    sum: float
+    size: float
 
 
 @dataclass(frozen=True)
@@ -42,15 +58,19 @@ class Residual:
 
 
 def sum_rule(
-    sums: Sequence[tuple[tuple[Tensor, ...], float]],
-    total: float,
+    shares: Sequence[Share],
+    total: Share,
     cotangent: Mapping[Tensor, Tensor],
     step: TakenStep,
     unweighted: Mapping[Tensor, Tensor],
     precision: torch.dtype,
     processes: Processes,
 ) -> Residual:
-    """|Σ c d - <u, g>| / (|u| |g|) by groups of parameters; sums: (parameters, Σ c d of them); total: Σ c d of all."""
+    """|Σ c d - <u, g>| / (|u| |g| + Σ |c d|) by groups of parameters. shares: of some parameters each; total: of all.
+
+    Σ |c d|: examples whose gradients cancel (one chain labelled both ways) leave a g far smaller than what it was
+    rounded as. To this is added what precision loses below the smallest normal number.
+    """
     tolerance = SUM_TOLERANCE[precision]
     right = {p: _dot(u, step.gradient(p)) / step.factor for p, u in cotangent.items() if p in step.gradients}
     for p, gradient in unweighted.items():
@@ -58,28 +78,38 @@ def sum_rule(
             right[p] -= _dot(cotangent[p], local(gradient))
     if processes.size > 1:  # every process has its examples; .grad is their mean
         return _over_processes(total, right, cotangent, step, tolerance, processes)
-    groups = groups_of(sums, total, list(right))
-    differences = [(abs(left - sum(right[p] for p in group)), group) for group, left in groups]
+    groups = groups_of(shares, total, list(right))
+    differences = [(abs(share.sum - sum(right[p] for p in share.parameters)), share) for share in groups]
     # |<u, g>| is at most |u| |g|: the norms, two more passes over the memory, are taken only where that does not do.
-    quick = max((sum(abs(right[p]) for p in group) for _, group in differences), default=0.0)
-    ratio = max(
-        (d / (sum(abs(right[p]) for p in group) + SHARE * quick + 1e-300) for d, group in differences), default=0.0
-    )
+    quick = [sum(abs(right[p]) for p in share.parameters) + share.size for share in groups]
+    part = SHARE * max(quick, default=0.0)
+    ratio = max((d / (q + part + 1e-300) for (d, _), q in zip(differences, quick, strict=True)), default=0.0)
     if ratio <= tolerance:
         return Residual(ratio, ())
-    sizes = {p: float(norm(cotangent[p], wide(cotangent[p]))) * _size(step, p) for p in right}
-    whole = sum(sizes.values())
-    relative = [(d / (sum(sizes[p] for p in group) + SHARE * whole + 1e-300), group) for d, group in differences]
+    of_u = {p: float(norm(cotangent[p], torch.float64)) for p in right}
+    of_g = {p: float(norm(step.gradient(p), torch.float64)) / step.factor for p in right}
+    lost = lost_below(cotangent, precision, step.scale)
+    sizes = [sum(of_u[p] * of_g[p] for p in share.parameters) + share.size for share in groups]
+    sizes = [size + SHARE * sum(sizes) for size in sizes]
+    floors = [sum(lost[p] for p in share.parameters) / tolerance + 1e-300 for share in groups]
+    relative = [(d / (n + f), share) for (d, share), n, f in zip(differences, sizes, floors, strict=True)]
     worst = sorted((r for r in relative if not r[0] <= tolerance), key=lambda r: r[0], reverse=True)
-    return Residual(max((r for r, _ in relative), default=0.0), tuple(p for _, group in worst for p in group))
+    return Residual(max((r for r, _ in relative), default=0.0), tuple(p for _, s in worst for p in s.parameters))
 
 
-def groups_of(
-    sums: Sequence[tuple[tuple[Tensor, ...], float]], total: float, parameters: Sequence[Tensor]
-) -> list[tuple[list[Tensor], float]]:
-    """Parameters that share a contribution are judged together."""
-    if not sums:
-        return [(list(parameters), total)]
+def lost_below(cotangent: Mapping[Tensor, Tensor], precision: torch.dtype, scale: float = 1.0) -> dict[Tensor, float]:
+    """What Σ c d and <u, g> of each parameter can be off by below the smallest normal number, scale being the loss's.
+
+    Each entry of g by SMALLEST, so <u, g> by |u|_1 times that, at most √n |u|; Σ c d by SMALLEST itself.
+    """
+    each = SMALLEST[precision] / scale
+    return {p: each * (1.0 + u.numel() ** 0.5 * float(norm(u, torch.float64))) for p, u in cotangent.items()}
+
+
+def groups_of(shares: Sequence[Share], total: Share, parameters: Sequence[Tensor]) -> list[Share]:
+    """Parameters that have a share together are judged together; one without a share has that of nothing."""
+    if not shares:
+        return [Share(tuple(parameters), total.sum, total.size)]
     leader: dict[Tensor, Tensor] = {}
 
     def root(p: Tensor) -> Tensor:
@@ -87,18 +117,18 @@ def groups_of(
             p = leader[p]
         return p
 
-    for group, _ in sums:
-        for p in group[1:]:
-            leader[root(p)] = root(group[0])
-    left: dict[Tensor, float] = {}
-    for group, value in sums:
-        left[root(group[0])] = left.get(root(group[0]), 0.0) + value
+    for share in shares:
+        for p in share.parameters[1:]:
+            leader[root(p)] = root(share.parameters[0])
+    found: dict[Tensor, tuple[float, float]] = {}
+    for share in shares:
+        p = root(share.parameters[0])
+        before = found.get(p, (0.0, 0.0))
+        found[p] = before[0] + share.sum, before[1] + share.size
     members: dict[Tensor, list[Tensor]] = {}
     for p in parameters:
         members.setdefault(root(p), []).append(p)
-    return [(members.get(p, []), value) for p, value in left.items()] + [
-        (group, 0.0) for p, group in members.items() if p not in left
-    ]
+    return [Share(tuple(members.get(p, ())), *found.get(p, (0.0, 0.0))) for p in {**found, **members}]
 
 
 def _dot(u: Tensor, g: Tensor) -> float:
@@ -106,13 +136,8 @@ def _dot(u: Tensor, g: Tensor) -> float:
     return float(torch.dot(u.reshape(-1).to(dtype), g.reshape(-1).to(dtype)))
 
 
-def _size(step: TakenStep, parameter: Tensor) -> float:
-    g = step.gradient(parameter)
-    return float(norm(g, wide(g))) / step.factor
-
-
 def _over_processes(
-    total: float,
+    total: Share,
     right: Mapping[Tensor, float],
     cotangent: Mapping[Tensor, Tensor],
     step: TakenStep,
@@ -120,17 +145,18 @@ def _over_processes(
     processes: Processes,
 ) -> Residual:
     """All parameters together: Σ c d is the mean of the processes' own, <u, g> goes over all shards."""
-    left = processes.sums([total])[0] / processes.size
+    left, summands = (value / processes.size for value in processes.sums([total.sum, total.size]))
     difference = abs(left - step.shards.sum(right))
     grads = {p: step.gradient(p) for p in right}
-    size = step.shards.norm({p: cotangent[p] for p in right}) * step.shards.norm(grads) / step.factor
+    size = step.shards.norm({p: cotangent[p] for p in right}) * step.shards.norm(grads) / step.factor + summands
     relative = difference / (size + 1e-300)
     return Residual(relative, () if relative <= tolerance else tuple(right))
 
 
-def sums_of(parts: Sequence[Part], coefficients: Tensor) -> tuple[list[tuple[tuple[Tensor, ...], float]], float]:
-    """Σ c d of each part that names its parameters, and of all together; parts[0] is all."""
-    c = coefficients.double()
-    stacked: Any = (torch.stack([part.values for part in parts]).double() * c).flatten(1).sum(1)
-    rows: list[float] = stacked.tolist()
-    return [(part.parameters, value) for part, value in zip(parts[1:], rows[1:], strict=True)], rows[0]
+def sums_of(parts: Sequence[Part], coefficients: Tensor) -> tuple[list[Share], Share]:
+    """The share of each part that names its parameters, and that of all together; parts[0] is all."""
+    weighted = (torch.stack([part.values for part in parts]).double() * coefficients.double()).flatten(1)
+    both: Any = torch.stack([weighted.sum(1), weighted.abs().sum(1)], 1)
+    rows: list[tuple[float, float]] = both.tolist()
+    total, *shares = [Share(part.parameters, *row) for part, row in zip(parts, rows, strict=True)]
+    return shares, total

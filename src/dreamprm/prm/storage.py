@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -299,7 +300,9 @@ def _our_words_only() -> Iterator[None]:
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what follows it is an error of ours
+            yield
     finally:
         logging.set_verbosity(before)
 

@@ -170,3 +170,63 @@ def test_inexact_products_report_and_pass(case: Any) -> None:
         assert outcome.status is Status.DONE
         assert outcome.lookahead.report["sum_rule"] > 0
         assert outcome.lookahead.report["check"] > 1e-12
+
+
+class Patches(nn.Module):
+    """A model of images whose patch embedding lies deepest, and a weight that custom code uses behind a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, 32, 4, 4)
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True)
+        self.head, self.hidden, self.gate = nn.Linear(32, 2), nn.Parameter(torch.randn(32, 1).repeat(1, 2)), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.block(self.patch(x).flatten(2).transpose(1, 2)).mean(1)
+        out = self.head(h)
+        return out + self.gate * Straight.apply(h, self.hidden) if self.gate else out  # pyright: ignore
+
+
+def of_patches(
+    gap: float, weights: list[float], labels: list[int], gate: float = 0.0, kind: Any = torch.optim.AdamW
+) -> float:
+    """The residual of one fp32 update on copies of one image; gap: between the two logits."""
+    model = Patches()
+    model.gate = gate
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([gap, 0.0]))
+    lookahead = Lookahead(model, kind(model.parameters(), lr=1e-3))
+    x = torch.randn(1, 3, 32, 32).expand(len(labels), -1, -1, -1)
+    with lookahead.inner():
+        losses = F.cross_entropy(model(x), torch.tensor(labels), reduction="none")
+        lookahead.backward(losses, torch.tensor(weights, requires_grad=True))
+    lookahead.step()
+    lookahead.backward_outer(F.cross_entropy(model(torch.randn(2, 3, 32, 32)), torch.tensor([0, 1])))
+    return lookahead.report["sum_rule"]
+
+
+@pytest.mark.parametrize("gap", [60.0, 75.0, 80.0, 84.0, 88.0, 90.0])
+@pytest.mark.parametrize("weight", [1.0, 1e-4, 1e-10])
+def test_a_gradient_that_underflows_is_no_error(gap: float, weight: float) -> None:
+    """A chain that is learned has a loss of exp(-gap), whose gradient ends below the smallest normal number."""
+    assert of_patches(gap, [weight], [0]) < 1e-4
+
+
+def test_a_small_gradient_hides_no_error() -> None:
+    """As long as its gradient is a number like any other, a use that is not seen is found."""
+    with pytest.raises(bilevel.HypergradientCheckError, match="hidden"):
+        of_patches(60.0, [1.0], [0], gate=1.0, kind=torch.optim.SGD)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-4])
+def test_examples_that_cancel_are_no_error(gap: float) -> None:
+    """One chain labelled both ways: g is the difference of two gradients, rounded as each of them."""
+    assert of_patches(gap, [1.0, 1.0], [0, 1]) < 1e-4
+    assert of_patches(gap, [1.0, 1.0 + 1e-6], [0, 1]) < 1e-4
+
+
+def test_examples_that_cancel_hide_no_error() -> None:
+    with pytest.raises(bilevel.HypergradientCheckError, match="hidden"):
+        of_patches(1e-3, [1.0, 0.7], [0, 1], gate=1.0, kind=torch.optim.SGD)

@@ -18,6 +18,7 @@ from dreamprm.files import replacing, write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.progress import RunProgress
+from dreamprm.report.explorer import write_explorer
 from dreamprm.report.model_card import CardFacts, write_model_card
 from dreamprm.run_files.weight_tables import weight_figures, write_weights
 from dreamprm.sources import RunData, known_good
@@ -32,7 +33,7 @@ __all__ = ["write_outputs"]
 
 
 def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) -> dict[str, Any]:
-    """Write prm/, weigher.safetensors, weights.parquet, examples.parquet and results.json; return the results."""
+    """Write prm/, weigher.safetensors, both tables of weights, explorer/ and results.json; return the results."""
     run.prm.eval()
     run.weigher.eval()
     rows = _weigh(run, progress)
@@ -43,6 +44,7 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     write_weights(folder, run.train, rows)
+    write_explorer(folder / "explorer", f"{settings.name}, seed {settings.seed}", run.train, rows)
     after = judge(run, AFTER, progress)
     assert after is not None, "nobody asked to stop"
     found = evidence(run, run.before, after)

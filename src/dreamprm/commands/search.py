@@ -10,6 +10,8 @@ from typing import Any
 from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
 from dreamprm.commands.files import StageData
+from dreamprm.commands.sample import HOW
+from dreamprm.policy.endpoint import EndpointConfig
 from dreamprm.policy.sampling import PolicyConfig
 from dreamprm.progress import say
 from dreamprm.setting import Settings, setting
@@ -41,6 +43,7 @@ class SearchStage(Settings):
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     data: StageData = setting(StageData())
     policy: PolicyConfig = setting(PolicyConfig())
+    endpoint: EndpointConfig = setting(EndpointConfig())
 
 
 def search(settings: SearchStage) -> Path:
@@ -50,6 +53,7 @@ def search(settings: SearchStage) -> Path:
     """
     from dreamprm.commands.files import folder_digest, made_of, needed, read_records, require_other_file
     from dreamprm.commands.stage_output import write_stage
+    from dreamprm.config.paths import conf_dir
     from dreamprm.errors import ConfigError
     from dreamprm.prm.aggregation import aggregate
 
@@ -60,8 +64,10 @@ def search(settings: SearchStage) -> Path:
         raise ConfigError(str(error)) from error
     out = Path(settings.out)
     require_other_file(out, settings.data)
+    settings.endpoint = settings.endpoint.with_recipe(conf_dir() / "endpoint")
     questions = list({record.group: record for record in read_records(settings.data)}.values())
-    about = made_of("search", settings, questions, "prm", "batch_size") | {"prm": folder_digest(path)}
+    how = ("prm", "batch_size", "endpoint.recipe", *(f"endpoint.{name}" for name in HOW))
+    about = made_of("search", settings, questions, *how) | {"prm": folder_digest(path)}
 
     def make(units: Sequence[int], rows: Rows) -> Iterator[Rows]:
         write, score = _models(settings, path) if units else (None, None)
@@ -76,6 +82,7 @@ def search(settings: SearchStage) -> Path:
 def _models(settings: SearchStage, path: str) -> tuple[Any, Any]:
     from dreamprm.config.build import build_device, build_policy
     from dreamprm.errors import UserError
+    from dreamprm.policy.endpoint_steps import EndpointStepWriter
     from dreamprm.policy.step_writer import StepWriter
     from dreamprm.prm import PRM
 
@@ -83,7 +90,10 @@ def _models(settings: SearchStage, path: str) -> tuple[Any, Any]:
         prm: Any = PRM.from_pretrained(path).to(build_device(settings.device))
     except OSError as error:
         raise UserError(str(error)) from error
-    writer = StepWriter(build_policy(settings.policy, settings.device))
+    if settings.endpoint.url is not None:
+        writer: Any = EndpointStepWriter(settings.endpoint)
+    else:
+        writer = StepWriter(build_policy(settings.policy, settings.device))
     return writer, lambda records: prm.score_records(records, settings.batch_size)
 
 

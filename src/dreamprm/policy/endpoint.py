@@ -87,12 +87,16 @@ class BudgetError(UserError):
 
 
 class Reply(NamedTuple):
-    """A whole response (prefix and continuation), why it ended, and the tokens that were sent and written."""
+    """A whole response (prefix and continuation), why it ended, and the tokens that were sent and written.
+
+    stopped_at: the stop string that ended it, "" where none did, None where the server does not say.
+    """
 
     text: str
     finish: str
     tokens_in: int
     tokens_out: int
+    stopped_at: str | None = None
 
 
 @dataclass
@@ -153,8 +157,11 @@ class Endpoint:
         self._client: Any = None
         self._next, self._pace = 0.0, threading.Lock()
 
-    def replies(self, prefixes: Sequence[Prefix], names: Sequence[str], seed: int) -> Iterator[Reply]:
+    def replies(
+        self, prefixes: Sequence[Prefix], names: Sequence[str], seed: int, limit: int | None = None
+    ) -> Iterator[Reply]:
         """One reply for each prefix, in order. names: of the chains, unlike one another: the seed of each follows.
+        limit: tokens of a reply, at most; None: the settings' `max_tokens`.
 
         Raises BudgetError, after the replies that were still paid for, and UserError where the server refuses.
         """
@@ -163,7 +170,7 @@ class Endpoint:
             todo = iter(zip(prefixes, names, strict=True))
             try:
                 for prefix, name in todo:
-                    waiting.append(pool.submit(self._reply, prefix, _seed(seed, name)))
+                    waiting.append(pool.submit(self._reply, prefix, _seed(seed, name), limit))
                     if len(waiting) >= 2 * self.settings.concurrency:
                         yield waiting.pop(0).result()
                 while waiting:
@@ -172,23 +179,24 @@ class Endpoint:
                 for future in waiting:
                     future.cancel()
 
-    def _reply(self, prefix: Prefix, seed: int) -> Reply:
+    def _reply(self, prefix: Prefix, seed: int, limit: int | None) -> Reply:
         self.budget.begin()
         tokens_in = tokens_out = 0
         try:
             self._wait_for_turn()
-            answer = self._client.chat.completions.create(**self._request(prefix, seed))
+            answer = self._client.chat.completions.create(**self._request(prefix, seed, limit))
             if answer.usage is not None:
                 tokens_in, tokens_out = answer.usage.prompt_tokens, answer.usage.completion_tokens
             choice = answer.choices[0]
             text = choice.message.content or ""
-            return Reply(prefix.response + text, choice.finish_reason or "", tokens_in, tokens_out)
+            finish, stop = choice.finish_reason or "", _stopped_at(choice)
+            return Reply(prefix.response + text, finish, tokens_in, tokens_out, stop)
         except (self._errors, IndexError, AttributeError, TypeError) as error:
             raise UserError(f"{self.settings.url}: {self._clean(error)}") from None
         finally:
             self.budget.end(tokens_in, tokens_out)
 
-    def _request(self, prefix: Prefix, seed: int) -> dict[str, Any]:
+    def _request(self, prefix: Prefix, seed: int, limit: int | None = None) -> dict[str, Any]:
         settings = self.settings
         text = fill(settings.template, prefix.question)
         content: list[dict[str, Any]] = [_image_part(image) for image in prefix.images]
@@ -196,7 +204,7 @@ class Endpoint:
         request: dict[str, Any] = {
             "model": settings.model,
             "messages": [{"role": "user", "content": content if prefix.images else text}],
-            settings.limit_name: settings.max_tokens,
+            settings.limit_name: limit or settings.max_tokens,
         }
         for name in ("temperature", "top_p", "reasoning_effort"):
             if getattr(settings, name) is not None:
@@ -223,6 +231,15 @@ class Endpoint:
         """The error in one line, without the key."""
         text = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _stopped_at(choice: Any) -> str | None:
+    """vLLM says `stop_reason`, SGLang `matched_stop`: a string of ours, a token's number, or nothing for the end."""
+    told = choice.model_extra or {}
+    for name in ("stop_reason", "matched_stop"):
+        if name in told:
+            return told[name] if isinstance(told[name], str) else ""
+    return None
 
 
 def _seed(seed: int, name: str) -> int:

@@ -26,6 +26,11 @@ class StepWriter:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        tokenizer = policy.processor.tokenizer
+        # Only behind one of these can a line have ended; to decode every row at every token takes longer than a small
+        # model does.
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        self._breaks = frozenset(token for token, text in enumerate(texts) if "\n" in text)
 
     @torch.no_grad()
     def __call__(self, record: Record, chains: Sequence[Sequence[str]], limit: int, seed: int) -> list[Written]:
@@ -36,7 +41,7 @@ class StepWriter:
         prefixes = [Prefix(record.question, record.images, "".join(f"{step}\n" for step in steps)) for steps in chains]
         inputs = policy.encode(prefixes)
         start = inputs["input_ids"].shape[1]
-        line = _LineEnd(tokenizer, start, len(chains))
+        line = _LineEnd(tokenizer, start, len(chains), self._breaks)
         devices = [policy.model.device] if policy.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
@@ -59,13 +64,13 @@ class StepWriter:
 class _LineEnd:
     """Ends a row at the first line break behind a word; remembers after how many tokens."""
 
-    def __init__(self, tokenizer: Any, start: int, rows: int) -> None:
-        self.tokenizer, self.start = tokenizer, start
+    def __init__(self, tokenizer: Any, start: int, rows: int, breaks: frozenset[int]) -> None:
+        self.tokenizer, self.start, self.breaks = tokenizer, start, breaks
         self.stopped: list[int | None] = [None] * rows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         for row, tokens in enumerate(input_ids[:, self.start :]):
-            if self.stopped[row] is None:
+            if self.stopped[row] is None and int(tokens[-1]) in self.breaks:
                 text = self.tokenizer.decode(tokens, skip_special_tokens=True)
                 if "\n" in text.lstrip():
                     self.stopped[row] = len(tokens)

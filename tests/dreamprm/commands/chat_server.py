@@ -16,9 +16,19 @@ from dreamprm.policy import PolicyConfig, Prefix
 
 class ChatServer:
     """`with ChatServer() as server`: `server.url`. requests: what was asked.  fail_every: each so manieth request gets
-    429 or 500, in turn.  reply: instead of the policy's response."""
+    429 or 500, in turn.  reply: instead of the policy's response.  tells_stop: whether it says which stop string ended
+    a reply, as vLLM does.  usage: whether it tells tokens."""
 
-    def __init__(self, *, fail_every: int = 0, reply: str | None = None, need_key: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fail_every: int = 0,
+        reply: str | None = None,
+        need_key: str | None = None,
+        tells_stop: bool = False,
+        usage: bool = True,
+    ) -> None:
+        self.tells_stop, self.usage = tells_stop, usage
         self.requests: list[dict[str, Any]] = []
         self.fail_every, self.reply, self.need_key = fail_every, reply, need_key
         self.policy = build_policy(PolicyConfig(max_new_tokens=40), SampleStage.device) if reply is None else None
@@ -59,10 +69,16 @@ class ChatServer:
             if self.fail_every and count % self.fail_every == 0:
                 return (429, 500)[count // self.fail_every % 2], {"error": {"message": "busy"}}
             text = self.reply if self.reply is not None else self._sampled(body)
-        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        cuts = {stop: text.find(stop) for stop in body.get("stop", []) if stop in text}
+        stop = min(cuts, key=lambda each: cuts[each], default=None)
+        if stop is not None:
+            text = text[: cuts[stop]]
+        written = 5 if not body.get("stop") else len(text.split()) + 1
+        usage = {"prompt_tokens": 10, "completion_tokens": written, "total_tokens": 10 + written}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        choice |= {"stop_reason": stop} if self.tells_stop else {}
         head = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
-        return 200, head | {"choices": [choice], "usage": usage}
+        return 200, head | {"choices": [choice]} | ({"usage": usage} if self.usage else {})
 
     def _sampled(self, body: dict[str, Any]) -> str:
         content = body["messages"][0]["content"]

@@ -7,13 +7,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.dreamprm.commands.chat_server import ChatServer
 
 from dreamprm.choices import Device
 from dreamprm.commands.files import StageData, read_scores
 from dreamprm.commands.search import SearchStage, search
 from dreamprm.config.build import build_policy
+from dreamprm.errors import UserError
 from dreamprm.policy import PolicyConfig
 from dreamprm.policy.answers import ends_right
+from dreamprm.policy.endpoint import EndpointConfig
+from dreamprm.policy.endpoint_steps import EndpointStepWriter
 from dreamprm.policy.step_writer import StepWriter
 from dreamprm.search import Tree, beam, dvts
 from dreamprm.world import base_folder, load
@@ -95,3 +99,45 @@ def test_a_run_that_was_cut_goes_on_to_the_same_file(tmp_path: Path):
     records, scores = read_scores(str(out))
     assert [len(record.steps) for record in records] == [len(some) for some in scores]
     assert all(0 < json.loads(line)["extra"]["tokens_out"] <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("tells_stop", [True, False])
+@pytest.mark.parametrize("method", [beam, dvts])
+def test_search_over_a_server_writes_the_policys_steps(method, tells_stop):
+    record = next(iter(load("test")))
+    with ChatServer(tells_stop=tells_stop) as server:
+        writer = EndpointStepWriter(EndpointConfig(url=server.url, model="tiny", concurrency=2))
+        tree = Tree(record, writer, partial(knows_the_answer, record), samples=2, lookahead=1, seed=1)
+        found = method(tree, 2)[0]
+        asked = server.requests
+    assert found.finish == "stop"
+    assert len(found.steps) > 1, "several lines, each asked for by itself"
+    assert all(request["stop"] == ["\n"] for request in asked)
+    begun = {request["messages"][1]["content"] for request in asked if len(request["messages"]) > 1}
+    assert any(text == f"{found.steps[0]}\n" for text in begun), "the chain so far is continued word for word"
+    assert tree.used <= tree.budget
+
+
+def test_a_server_that_tells_no_tokens_is_refused():
+    record = next(iter(load("test")))
+    with ChatServer(reply="a line", usage=False) as server:
+        writer = EndpointStepWriter(EndpointConfig(url=server.url, model="tiny"))
+        with pytest.raises(UserError, match=r"usage\.completion_tokens, so that the search's token_budget"):
+            writer(record, [[]], 10, 0)
+
+
+def test_the_command_searches_over_a_server(tmp_path: Path):
+    with ChatServer(tells_stop=True) as server:
+        settings = SearchStage(
+            prm=str(base_folder()),
+            out=str(tmp_path / "out.jsonl"),
+            width=1,
+            samples=2,
+            token_budget=60,
+            device=Device.cpu,
+            data=StageData(path="world/test", limit=1),
+            endpoint=EndpointConfig(url=server.url, model="tiny"),
+        )
+        (line,) = search(settings).read_text().splitlines()
+        assert all(request["max_tokens"] <= 60 for request in server.requests)
+    assert 0 < json.loads(line)["extra"]["tokens_out"] <= 60

@@ -1,4 +1,7 @@
-"""A PRM as a folder: an ordinary transformers model with its processor, and `prm.json` beside it."""
+"""A PRM as a folder: an ordinary transformers model with its processor, and `prm.json` beside it.
+
+One file because what is written and what is read back are one format, and checked against each other.
+"""
 
 from __future__ import annotations
 

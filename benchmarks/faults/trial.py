@@ -21,6 +21,7 @@ from dreamprm.commands.main import entry
 __all__ = ["Child", "Finding", "Outcome", "Verdict", "judge", "start", "try_command"]
 
 _PATIENCE = 180.0
+_NOTICES = ("Failed to load CPU gemm_4bit_forward",)  # what bitsandbytes says where its kernels are not installed
 
 
 class Verdict(StrEnum):
@@ -138,7 +139,7 @@ def judge(
     expected: words of the one line.  goes_on: a fault that is mended, said in a warning.  wrong: what differs from an
     undisturbed run, which nothing may.  grave: the status of an error.
     """
-    error_lines = [line for line in outcome.err.splitlines() if line.strip()]
+    error_lines = [line for line in outcome.err.splitlines() if line.strip() and not line.startswith(_NOTICES)]
     lines = error_lines + [line.strip() for line in outcome.out.splitlines() if line.strip()]
     found = next((line for line in lines if expected in line), None)
     message = found or (error_lines or lines or ["nothing was said"])[-1]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dreamprm.config import ConfigError, TrainConfig
+from dreamprm.config.launch import compose_config
 from dreamprm.config.resolve import to_plain
+from dreamprm.errors import UserError
 from dreamprm.metrics import read_metrics
 from dreamprm.run_files.checkpoint import latest_checkpoint, load_checkpoint
 from dreamprm.run_files.folder import resumed_settings
@@ -55,6 +58,8 @@ def test_a_resumed_run_is_the_run(tiny_settings: Settings, experiment: str, stop
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
     assert _metrics(whole) == _metrics(parts)
+    one, two = ((folder / "weigher.safetensors").read_bytes() for folder in (whole, parts))
+    assert one == two, "byte for byte, metadata included"
     results = [json.loads((folder / "results.json").read_text()) for folder in (whole, parts)]
     assert results[0]["weights"] == results[1]["weights"]
 
@@ -94,3 +99,76 @@ def test_a_checkpoint_holds_no_pickle(tiny_settings: Settings) -> None:
     assert sorted(file.name for file in path.iterdir()) == ["state.json", "state.safetensors"]
     update, state = load_checkpoint(path)
     assert update == state["update"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [("labels", "training chains: .*labels"), ("order", "training chains: keys"), ("meta", "meta chains: labels")],
+)
+def test_data_that_changed_are_refused(
+    tiny_settings: Settings, tiny_files: Path, tmp_path: Path, change: str, differing: str
+) -> None:
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("train", "meta")}
+    for name, path in files.items():
+        path.write_bytes((tiny_files / f"{name}.jsonl").read_bytes())
+    settings = tiny_settings(f"data.path={files['train']}", f"meta.path={files['meta']}", "stop_at=1")
+    train(settings)
+    rows = [json.loads(line) for line in files["train"].read_text().splitlines()]
+    judged = [json.loads(line) for line in files["meta"].read_text().splitlines()]
+    if change == "labels":
+        rows[3]["labels"] = [1 - label for label in rows[3]["labels"]]
+    elif change == "order":
+        rows.reverse()
+    else:
+        judged[0]["correct"] = not judged[0]["correct"]
+    for name, lines in (("train", rows), ("meta", judged)):
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in lines))
+    with pytest.raises(UserError, match=f"the data are not those that the run was trained on .*{differing}"):
+        train(_resume(Path(str(settings.run_dir))))
+
+
+def test_another_base_under_the_adapters_is_refused(tiny_settings: Settings, tiny_files: Path, tmp_path: Path) -> None:
+    """A checkpoint holds what is trained; what is frozen is read again, and must be what it was."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_files / "base", base)
+    settings = tiny_settings(f"model.path={base}", "model.vision=frozen", "stop_at=1")
+    train(settings)
+    held = load_file(base / "model.safetensors")
+    name = next(name for name in held if "vision" in name and held[name].ndim > 1)
+    held[name][0] += 0.1
+    save_file(held, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"is not the one that the run began with .its frozen parameters differ"):
+        train(_resume(Path(str(settings.run_dir))))
+
+
+def test_a_run_that_diverged_goes_on_with_a_lower_rate(
+    tiny_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny_settings("checkpoint.every=1", "inner.optimizer.lr=1e8", "inner.schedule.warmup=0")
+    folder = Path(str(settings.run_dir))
+    ruined = folder / "checkpoints" / "update-00000003"  # finite, but no loss at its parameters is
+    way_out = rf"update 2 is from before: remove {ruined}, .* lower rate \(resume={folder} inner\.optimizer\.lr=1e\+07"
+    with pytest.raises(UserError, match=way_out):
+        train(settings)
+    shutil.rmtree(ruined)
+    assert not (folder / "prm").exists(), "nothing of it is published"
+    last = latest_checkpoint(folder / "checkpoints")
+    assert last is not None
+    assert all(bool(value.isfinite().all()) for value in load_file(last / "state.safetensors").values())
+    words = [f"resume={folder}", "inner.optimizer.lr=1e-4"]
+    assert train(resumed_settings(compose_config("train", words), words)) == folder
+    said = capsys.readouterr().out
+    assert f"changed from update {int(last.name[-8:])} on: inner.optimizer.lr 100000000.0 -> 0.0001" in said
+    assert (folder / "prm" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("names", [{"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "2", "RANK": "1"}])
+def test_one_process_of_several_is_refused(
+    tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch, names: dict[str, str]
+) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    settings = tiny_settings()
+    with pytest.raises(UserError, match="a run is one process; start it without torchrun"):
+        train(settings)
+    assert not Path(str(settings.run_dir)).exists()

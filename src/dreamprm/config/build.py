@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,10 @@ def _add_lora(prm: Any, settings: ModelConfig) -> None:
     adapters = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     if settings.vision is not Vision.trained:
         adapters.exclude_modules = rf"(.*\.)?({'|'.join(TOWER_NAMES)})\..*"
-    prm.model = get_peft_model(prm.model, adapters)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        prm.model = get_peft_model(prm.model, adapters)
 
 
 def build_policy(settings: PolicyConfig, device: Device) -> Any:

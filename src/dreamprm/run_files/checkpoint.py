@@ -27,6 +27,7 @@ from dreamprm.progress import say
 __all__ = [
     "Checkpoint",
     "NotFiniteError",
+    "all_checkpoints",
     "flatten",
     "latest_checkpoint",
     "load_checkpoint",
@@ -79,14 +80,14 @@ def save_checkpoint(
         content = {"update": update, "tensors": hashed, "tree": skeleton, "about": about or {}}
         head = {"format": _FORMAT, "hash": _hash(content), "content": content}
         (part / "state.json").write_text(json.dumps(head))
-    for old in _checkpoints(folder)[:-keep]:
+    for old in all_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the most updates, or None. Other files and folders beside checkpoints are passed over."""
-    found = _checkpoints(folder)
+    found = all_checkpoints(folder)
     return found[-1] if found else None
 
 
@@ -95,7 +96,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
     Raises UserError where all are damaged, or the newest is of another format.
     """
-    found = _checkpoints(folder)
+    found = all_checkpoints(folder)
     reasons: list[str] = []
     for path in reversed(found):
         try:
@@ -217,7 +218,8 @@ def require_finite(tree: Any, what: str) -> None:
         )
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def all_checkpoints(folder: Path) -> list[Path]:
+    """The folders of the checkpoints, in the order of their updates."""
     found = [path for path in folder.glob("update-*") if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("update-")))
 

@@ -15,7 +15,7 @@ from dreamprm.progress import say
 from dreamprm.run_files.checkpoint import (
     Checkpoint,
     NotFiniteError,
-    latest_checkpoint,
+    all_checkpoints,
     load_latest,
     require_finite,
     save_checkpoint,
@@ -75,14 +75,21 @@ def way_back(run: Run) -> str:
     cold = run.update <= run.num_cold and run.num_cold > 0 and (run.phase is None or run.phase.name is PhaseName.COLD)
     name, settings = ("cold", run.settings.cold) if cold else ("inner", run.settings.inner)
     lower = f"{name}.optimizer.lr={settings.optimizer.lr / 10:.2g}"
-    last = latest_checkpoint(run.folder / "checkpoints")
-    if last is None:
-        return f"No checkpoint was written yet: start again with a lower rate ({lower}), or set {name}.clip_norm"
-    update = int(last.name.removeprefix("update-"))
+    found = all_checkpoints(run.folder / "checkpoints")
+    ruined = [path for path in found if _update_of(path) >= run.update]
+    if len(ruined) == len(found):
+        return f"No checkpoint is from before: start again with a lower rate ({lower}), or set {name}.clip_norm"
+    update = _update_of(found[-1 - len(ruined)])
+    # What is not finite follows from the state that the last one holds, whatever the rate.
+    remove = f"remove {', '.join(map(str, ruined))}, which leads here again, and " if ruined else ""
     return (
-        f"The checkpoint of update {update} is from before: go on from it with a lower rate "
+        f"The checkpoint of update {update} is from before: {remove}go on from it with a lower rate "
         f"(resume={run.folder} {lower}), or look at the examples"
     )
+
+
+def _update_of(path: Path) -> int:
+    return int(path.name.removeprefix("update-"))
 
 
 def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:

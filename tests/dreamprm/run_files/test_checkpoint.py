@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
-from dreamprm.run_files.checkpoint import flatten, latest_checkpoint, load_checkpoint, save_checkpoint, unflatten
+from dreamprm.errors import UserError
+from dreamprm.run_files.checkpoint import (
+    flatten,
+    latest_checkpoint,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+    unflatten,
+)
 
 
 def _same(one: object, two: object) -> bool:
@@ -64,8 +75,6 @@ def test_the_last_checkpoints_are_kept_and_read(tmp_path) -> None:
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path) -> None:
-    from dreamprm.errors import UserError
-
     path = save_checkpoint(tmp_path, 1, {"a": torch.ones(4)}, keep=1)
     data = (path / "state.safetensors").read_bytes()
     (path / "state.safetensors").write_bytes(data[: len(data) // 2])
@@ -85,3 +94,61 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch) -> N
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
     assert load_checkpoint(latest) == (1, {"a": 1})
+
+
+def test_another_format_is_refused(tmp_path) -> None:
+    path = save_checkpoint(tmp_path, 4, {"a": torch.ones(4)}, keep=1)
+    head = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({"format": 1, "update": 4, "tree": head["content"]["tree"]}))
+    with pytest.raises(UserError, match="checkpoint format 1, this version reads 2 only: finish the run with"):
+        load_latest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_one_flipped_bit_falls_back_and_says_so(tmp_path, capsys, name: str) -> None:
+    for update in (1, 2):
+        path = save_checkpoint(tmp_path, update, {"a": torch.full((64,), float(update)), "at": 7}, keep=2)
+    data = bytearray((path / name).read_bytes())
+    # In the last tensor's values, or in a number: still a file that loads.
+    place = len(data) - 5 if name == "state.safetensors" else data.rindex(b"7")
+    data[place] ^= 1
+    (path / name).write_bytes(data)
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert (found.update, found.tree["at"]) == (1, 7)
+    said = capsys.readouterr().out
+    assert f"warning: {path}: cannot be read as a checkpoint ({name} is not what was written: its hash differs)" in said
+    assert "going on from update-00000001, the one before" in said
+
+
+def test_where_all_are_damaged_it_is_an_error(tmp_path) -> None:
+    for update in (1, 2):
+        (save_checkpoint(tmp_path, update, {"a": 1}, keep=2) / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="no whole checkpoint is left"):
+        load_latest(tmp_path)
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_one(tmp_path) -> None:
+    """Another process writes one checkpoint after the other; it is killed as soon as one is half there."""
+    script = (
+        "import itertools, pathlib, sys, torch\n"
+        "from dreamprm.run_files.checkpoint import save_checkpoint\n"
+        "for update in itertools.count(1):\n"
+        "    tree = {'update': update, 'a': torch.full((2_000_000,), float(update))}\n"
+        "    save_checkpoint(pathlib.Path(sys.argv[1]), update, tree, keep=1)\n"
+    )
+    inside = 0
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as writer:
+            while not any(tmp_path.glob("update-*")) or not any(tmp_path.glob(".update-*.part/state.safetensors")):
+                assert writer.poll() is None
+                time.sleep(0.0005)
+            writer.kill()
+        inside += any(tmp_path.glob(".update-*.part"))
+        found = load_latest(tmp_path)
+        assert found is not None
+        assert found.update == found.tree["update"]
+        assert torch.equal(found.tree["a"], torch.full((2_000_000,), float(found.update)))
+    assert inside, "a kill has met a half-written one"
+    save_checkpoint(tmp_path, 10**6, {"a": 1}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["update-01000000"], "what was half written is taken away"

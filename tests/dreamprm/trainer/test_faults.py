@@ -44,7 +44,8 @@ def test_an_inner_loss_that_is_no_number_names_examples_and_update(
     _poison(3, monkeypatch)
     with pytest.raises(UserError, match=r"update 3: the loss of 4 of 4 examples is not finite \(train") as caught:
         train(tiny_settings("checkpoint.every=1"))
-    assert "The checkpoint of update 3 is from before: go on from it with a lower rate (resume=" in str(caught.value)
+    assert "The checkpoint of update 2 is from before: remove " in str(caught.value)
+    assert "which leads here again, and go on from it with a lower rate (resume=" in str(caught.value)
 
 
 def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(

@@ -56,7 +56,10 @@ def select(settings: SelectStage) -> Path:
     if settings.report:
         from dreamprm.report.selection_page import write_selection_report
 
-        write_selection_report(path.with_suffix(".html"), records, step_scores, lines, results, settings.num_shown)
+        shown = settings.num_shown
+        write_selection_report(
+            path.with_suffix(".html"), records, step_scores, lines, results, shown, str(settings.method)
+        )
     known = [line["expected_correct"] for line in lines if line["expected_correct"] is not None]
     right = f", {sum(known):.4g} of {len(known)} right" if known else ""
     say(f"{len(lines)} questions, method {settings.method}{right}: {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from matplotlib.ticker import MaxNLocator
 from dreamprm.metrics import PhaseName
 from dreamprm.report.content import NAMES, RunContent
 
-__all__ = ["best_of_n_figure", "curve_figures", "domain_figure", "quality_figure"]
+__all__ = [
+    "best_of_n_figure",
+    "curve_figures",
+    "domain_figure",
+    "quality_figure",
+    "reliability_figure",
+    "selection_figure",
+]
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3d82cc", "#d97a1f", "#2f9a69", "#cf5a50", "#8a919c"
 INK, EDGE, GRID, TICKS, PLATE = "#2d333b", "#c3c8d0", "#eceef1", "#59616d", "#fffffe"
@@ -91,6 +98,43 @@ def best_of_n_figure(run: RunContent) -> str:
         axes.set_xlabel("candidates per question")
         axes.set_ylabel("accuracy")
         figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        return _svg(figure)
+
+
+def selection_figure(points: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Accuracy over every N, each selector a line with its 95 % band. points: method -> N -> cell."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name, label in NAMES.items():
+            if name in points:
+                numbers = [int(number) for number in points[name]]
+                cells = list(points[name].values())
+                style = "--" if name in ("oracle", "policy") else "-"
+                axes.plot(numbers, [c["value"] for c in cells], style, color=_COLOURS[name], label=label, lw=2)
+                low, high = ([cell[end] for cell in cells] for end in ("low", "high"))
+                axes.fill_between(numbers, low, high, color=_COLOURS[name], alpha=0.12, lw=0)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_xlabel("candidates per question")
+        axes.set_ylabel("accuracy")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        return _svg(figure)
+
+
+def reliability_figure(bins: Sequence[Mapping[str, float]]) -> str:
+    """The share of right chains over the chain score, a point per bin, its area that of the chains in it."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], "--", color=GREY, lw=1)
+        scores, right = ([row[name] for row in bins] for name in ("score", "right"))
+        most = max(row["n"] for row in bins)
+        axes.plot(scores, right, color=BLUE, lw=1.4)
+        axes.scatter(scores, right, s=[12 + 120 * row["n"] / most for row in bins], color=BLUE, alpha=0.8, lw=0)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("chain score")
+        axes.set_ylabel("share of right chains")
         return _svg(figure)
 
 

@@ -57,5 +57,6 @@ def test_the_report_is_escaped_and_whole(tmp_path: Path) -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert page.count("<svg") == 2
-    assert "chosen, score 0.900" in page
+    assert "<strong>chosen</strong>" in page
+    assert "0.900" in page
     assert json.loads((tmp_path / "selection.results.json").read_text())["blocks"]["prm"] == 1.0

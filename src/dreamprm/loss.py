@@ -87,6 +87,7 @@ def _contrast(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Te
 
 _RIDGE = 1e-5  # keeps the fit finite where right and wrong chains do not overlap
 _NEWTON = 30
+_LEAST_SCALE = 0.1  # of the fitted scale, in units of the log-odds' spread
 
 
 def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
@@ -96,21 +97,33 @@ def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> 
 
 
 def _fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> Float[Tensor, " 2"]:
-    """argmin over (α, β) of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2, by Newton steps that are halved until the
-    loss falls; strictly convex."""
+    """argmin over α ≥ .1 / std(a) and β of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2; strictly convex.
+
+    The bound: a PRM that judges worse than chance would get a negative scale, whose gradient asks for worse still.
+    """
     inputs = torch.stack([value, torch.ones_like(value)], 1)  # (B, 2)
     start = torch.tensor([1.0, 0.0], dtype=value.dtype, device=value.device)
+    fitted = _newton(inputs, right, start)
+    least = _LEAST_SCALE / value.std(correction=0).clamp(min=1e-12)
+    if fitted[0] < least:
+        fitted = torch.cat([least[None], _newton(inputs[:, 1:], right, start[1:], least * value)])
+    return fitted
+
+
+def _newton(inputs: Tensor, right: Tensor, start: Tensor, fixed: Tensor | float = 0.0) -> Tensor:
+    """The fit of `_fit_confidence` over the columns of inputs, by Newton steps halved until the loss falls."""
 
     def loss(fitted: Tensor) -> Tensor:
         ridge = _RIDGE * (fitted - start).square().sum() / 2
-        return F.binary_cross_entropy_with_logits(inputs @ fitted, right) + ridge
+        return F.binary_cross_entropy_with_logits(inputs @ fitted + fixed, right) + ridge
 
     fitted, now = start, loss(start)
     for _ in range(_NEWTON):
-        p = (inputs @ fitted).sigmoid()
+        p = (inputs @ fitted + fixed).sigmoid()
         gradient = inputs.T @ (p - right) / len(right) + _RIDGE * (fitted - start)
         curvature = inputs.T @ (inputs * (p * (1 - p))[:, None]) / len(right)
-        step = torch.linalg.solve(curvature + _RIDGE * torch.eye(2, dtype=value.dtype, device=value.device), gradient)
+        ridge = _RIDGE * torch.eye(len(start), dtype=start.dtype, device=start.device)
+        step = torch.linalg.solve(curvature + ridge, gradient)
         length = 1.0
         while not (then := loss(fitted - length * step)) <= now:
             length /= 2
@@ -137,8 +150,8 @@ the aggregate 'mean', and ignores `aggregate`.
 contrast: the mean log-odds of the aggregate over wrong chains less that over right ones, halved. Ours, for learning
 weights only. Every chain of the batch counts, the surely judged too, where the other gradients vanish; and an over-
 confident PRM does not make it ask for less confidence, which mislabelled examples give it first of all.
-calibrated: min over α, β of the cross-entropy of α a + β, a the aggregate's log-odds, fitted to the batch; its gradient
-is that with α, β held (envelope theorem), and never asks for more or less confidence of all chains alike. Ours. With
+calibrated: min over α > 0 and β of the cross-entropy of α a + β, a the aggregate's log-odds, fitted to the batch; its
+gradient is that with α, β held (envelope theorem), and never asks for more or less confidence of all alike. Ours. With
 the weakest step as aggregate it sees labels that are wrong consistently, where the contrast is blind; give it a large
 batch, two numbers are fitted to it.
 """

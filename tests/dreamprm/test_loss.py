@@ -136,6 +136,17 @@ def test_calibrated_is_blind_to_confidence_and_to_a_shift():
     torch.testing.assert_close(gradient, torch.zeros(2, dtype=torch.float64), atol=5e-3, rtol=0)
 
 
+def test_calibrated_asks_a_prm_that_is_worse_than_chance_for_better():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(400, generator=generator, dtype=torch.float64).requires_grad_()
+    outcomes = (torch.rand(400, generator=generator) < (-2 * scores.detach()).sigmoid()).double()
+    for scale in (1.0, 30.0):
+        (gradient,) = torch.autograd.grad(outer_loss(*many(scale * scores, outcomes), "min", "calibrated"), scores)
+        # Descent raises every right chain and lowers every wrong one, whatever the PRM says now.
+        assert (gradient[outcomes == 1] < 0).all()
+        assert (gradient[outcomes == 0] > 0).all()
+
+
 @pytest.mark.parametrize("outcomes", [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
 def test_calibrated_stays_finite_where_outcomes_are_told_apart_or_all_alike(outcomes):
     scores = torch.tensor([40.0, 35.0, -30.0, -50.0], requires_grad=True)

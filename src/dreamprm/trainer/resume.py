@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,10 +82,11 @@ def way_back(run: Run) -> str:
         return f"No checkpoint is from before: start again with a lower rate ({lower}), or set {name}.clip_norm"
     update = _update_of(found[-1 - len(ruined)])
     # What is not finite follows from the state that the last one holds, whatever the rate.
-    remove = f"remove {', '.join(map(str, ruined))}, which leads here again, and " if ruined else ""
+    remove = f"rm -r {shlex.join(map(str, ruined))}   (it leads here again), then " if ruined else ""
+    folder = shlex.quote(str(run.folder))
     return (
-        f"The checkpoint of update {update} is from before: {remove}go on from it with a lower rate "
-        f"(resume={run.folder} {lower}), or look at the examples"
+        f"The checkpoint of update {update} is from before. Go on from it with a lower rate: {remove}"
+        f"dreamprm train resume={folder} {lower}   Or look at the examples"
     )
 
 
@@ -107,7 +109,7 @@ def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:
     if run.update > run.num_updates:
         raise UserError(
             f"the checkpoint stands at update {run.update}, past the {run.num_updates} of the settings: "
-            f"set inner.updates to at least {run.update - run.num_cold}"
+            f"dreamprm train resume={shlex.quote(str(run.folder))} inner.updates={run.update - run.num_cold}   or more"
         )
     enter_phase(run)
     try:
@@ -124,7 +126,7 @@ def _compare(run: Run, checkpoint: Checkpoint) -> None:
     if differing:
         raise UserError(
             f"resume={run.folder}: the data are not those that the run was trained on ({differing} differ); put these "
-            "back, or start a new run"
+            "back, or start a new run: dreamprm train … without resume"
         )
     known = about.get("model", {})
     other = [name for name, digest in known.items() if digest != run.model_digests.get(name)]

@@ -44,8 +44,8 @@ def test_an_inner_loss_that_is_no_number_names_examples_and_update(
     _poison(3, monkeypatch)
     with pytest.raises(UserError, match=r"update 3: the loss of 4 of 4 examples is not finite \(train") as caught:
         train(tiny_settings("checkpoint.every=1"))
-    assert "The checkpoint of update 2 is from before: remove " in str(caught.value)
-    assert "which leads here again, and go on from it with a lower rate (resume=" in str(caught.value)
+    assert "The checkpoint of update 2 is from before. Go on from it with a lower rate: rm -r " in str(caught.value)
+    assert "(it leads here again), then dreamprm train resume=" in str(caught.value)
 
 
 def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(
@@ -134,7 +134,7 @@ def test_a_missing_image_is_named(tiny_settings: Settings, tiny_files: Path, tmp
 def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_settings: Settings) -> None:
     settings = tiny_settings("stop_at=1")
     train(settings)
-    with pytest.raises(UserError, match="holds a run already: go on with it by resume="):
+    with pytest.raises(UserError, match="holds a run already: go on with it by dreamprm train resume="):
         train(tiny_settings("stop_at=1"))
 
 

@@ -140,7 +140,7 @@ def test_calibrated_asks_a_prm_that_is_worse_than_chance_for_better():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(400, generator=generator, dtype=torch.float64).requires_grad_()
     outcomes = (torch.rand(400, generator=generator) < (-2 * scores.detach()).sigmoid()).double()
-    for scale in (1.0, 30.0):
+    for scale in (0.2, 1.0, 2.0):
         (gradient,) = torch.autograd.grad(outer_loss(*many(scale * scores, outcomes), "min", "calibrated"), scores)
         # Descent raises every right chain and lowers every wrong one, whatever the PRM says now.
         assert (gradient[outcomes == 1] < 0).all()

@@ -473,8 +473,8 @@ def try_caches(small: Small, folder: Path) -> Iterator[Finding]:
     part, cache = "damaged caches", folder / "cache"
     folder.mkdir(parents=True)
     rows = small.rows(small.train)
-    words = "word " * 190_000
-    long = [row | {"question": f"{row['question']} {place} {words}"} for place, row in enumerate(rows * 2)]
+    heavy = {"note": "x" * 1_500_000}
+    long = [row | {"extra": heavy} for row in rows]
     big = write_rows(folder / "big.jsonl", long)
     packed = folder / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(small.train.read_bytes()))

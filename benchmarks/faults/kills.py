@@ -22,7 +22,7 @@ from benchmarks.faults.trial import Child, Finding, Outcome, Verdict, judge, sta
 
 __all__ = ["try_kills", "try_machine"]
 
-_NUM_RANDOM, _NUM_INSIDE = 12, 8
+_NUM_RANDOM, _NUM_INSIDE = 10, 8
 _SAME = "the result is the undisturbed run's, bit for bit"
 
 

@@ -6,9 +6,10 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["leaves", "refuse_early", "refuse_reentrant", "without_hooks"]
+__all__ = ["leaves", "lowest", "lowest_precision", "refuse_early", "refuse_reentrant", "without_hooks"]
 
 
 def _nodes(roots: Iterable[Tensor]) -> Generator[Any]:
@@ -34,6 +35,16 @@ def leaves(*roots: Tensor) -> list[Tensor]:
     return list(found)
 
 
+def lowest_precision(roots: Sequence[Tensor]) -> torch.dtype:
+    """The least precise floating-point type that the graph computes in: a layer may cast inside (Llama's norms do)."""
+    found = roots[0].dtype
+    for node in _nodes(roots):
+        dtypes: list[torch.dtype] = [metadata.dtype for metadata in getattr(node, "_input_metadata", ())]
+        for dtype in dtypes:
+            found = lowest(found, dtype)
+    return found
+
+
 def refuse_reentrant(root: Tensor) -> None:
     """Raise where a part of the graph is checkpointed the old way: torch.autograd.grad does not see through it."""
     if any(type(node).__name__ == "CheckpointFunctionBackward" for node in _nodes([root])):
@@ -56,6 +67,13 @@ def refuse_early(root: Tensor, parameters: Mapping[Tensor, str], mark: int) -> N
             f"the outer loss was computed before lookahead.step() (its use of {', '.join(sorted(early)[:3])}), at "
             "parameters that are no more; call lookahead.step() first, then compute the outer loss"
         )
+
+
+def lowest(one: torch.dtype | None, other: torch.dtype) -> torch.dtype:
+    """The less precise of two floating-point types."""
+    if one is None or not other.is_floating_point:
+        return other if one is None else one
+    return one if torch.finfo(one).eps >= torch.finfo(other).eps else other
 
 
 @contextmanager

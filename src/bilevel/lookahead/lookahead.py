@@ -18,13 +18,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._shards import local
 from ..status import Status
 from ..steps import check_optimizer, unwrap
 from .check import Reference, Schedule
-from .graph import leaves, refuse_early, refuse_reentrant
+from .graph import leaves, lowest_precision, refuse_early, refuse_reentrant
 from .judge import Judge
 from .ledger import Ledger
 from .outer_gradient import OuterGradient
@@ -112,6 +113,7 @@ class Lookahead:
         self._recorder = PRODUCTS[product]
         self._schedule = Schedule()
         self._judge = Judge(product, self._recorder, check, self._schedule, self._processes)
+        self._met: torch.dtype | None = None  # the lowest precision in the graph, when it was last looked at
         self._open: MicroBatch | None = None
         self._update: Update | None = None
         self._trained: tuple[Any, ...] = ()
@@ -240,13 +242,14 @@ class Lookahead:
             update.due = True
             refuse_reentrant(losses)
             start = time.perf_counter()
+            self._met = lowest_precision(batch.recorder.roots(losses))
             batch.reference = Reference.take(losses, update.sites, batch.recorder.autograd)
             update.check_seconds += time.perf_counter() - start
         update.ledger.begin()
         batch.used = batch.recorder.backward(losses, used, scale)
         batch.precision = batch.recorder.precision
-        for tensor in (losses, *update.sites.parameters[:1]):
-            batch.precision = lowest(batch.precision, tensor.dtype)
+        for dtype in (losses.dtype, self._met or losses.dtype, *(p.dtype for p in update.sites.parameters[:1])):
+            batch.precision = lowest(batch.precision, dtype)
         update.ledger.note()
 
     def _loss_scale(self, losses: Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from .graph import without_hooks
+from .graph import lowest, without_hooks
 from .processes import Processes
 from .shards import Shards
 from .typed import gradients, named_modules, own_parameters
@@ -99,6 +99,10 @@ class Recorder(Protocol):
         """Add scale Σ c ∇ℓ to `.grad`; return the coefficients that were used."""
         ...
 
+    def roots(self, losses: Tensor) -> Sequence[Tensor]:
+        """Where the graph of the losses begins: they, and what stands behind a cut in it."""
+        ...
+
     def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Σ w ∇ℓ by ordinary autograd, keeping the graph: what the product is checked against."""
         ...
@@ -114,13 +118,6 @@ def plain_autograd(
     """Σ w ∇ℓ on the losses' own graph, which is kept. hooks: whether gradient hooks take part."""
     with without_hooks([] if hooks else parameters):
         return gradients(losses, parameters, retain_graph=True, weights=weights)
-
-
-def lowest(one: torch.dtype | None, other: torch.dtype) -> torch.dtype:
-    """The less precise of two floating-point types."""
-    if one is None or not other.is_floating_point:
-        return other if one is None else one
-    return one if torch.finfo(one).eps >= torch.finfo(other).eps else other
 
 
 def away_from_zero(coefficients: Tensor) -> Tensor:

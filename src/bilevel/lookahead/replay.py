@@ -179,6 +179,10 @@ class Replay:
 
         return map_tensors(output, cut)
 
+    def roots(self, losses: Tensor) -> Sequence[Tensor]:
+        """The losses, and the model's outputs."""
+        return [losses, *(output for call in self.calls for output in call.outputs.values())]
+
     def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Σ w ∇ℓ by ordinary autograd, through the cut, keeping both graphs."""
         places = [(call.outputs[place], slot) for call in self.calls for place, slot in call.slots.items()]

@@ -230,6 +230,10 @@ class Tape:
 
         hook(output, write)
 
+    def roots(self, losses: Tensor) -> Sequence[Tensor]:
+        """The losses."""
+        return [losses]
+
     def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Σ w ∇ℓ by ordinary autograd, keeping the graph."""
         return plain_autograd(losses, weights, parameters)

@@ -58,6 +58,10 @@ class DoubleBackward:
         if torch.is_autocast_enabled(kind):
             self.precision = lowest(self.precision, torch.get_autocast_dtype(kind))
 
+    def roots(self, losses: Tensor) -> Sequence[Tensor]:
+        """The losses."""
+        return [losses]
+
     def autograd(self, losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Σ w ∇ℓ by ordinary autograd, keeping the graph."""
         return plain_autograd(losses, weights, parameters, hooks=True)

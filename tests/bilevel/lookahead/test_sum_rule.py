@@ -230,3 +230,29 @@ def test_examples_that_cancel_are_no_error(gap: float) -> None:
 def test_examples_that_cancel_hide_no_error() -> None:
     with pytest.raises(bilevel.HypergradientCheckError, match="hidden"):
         of_patches(1e-3, [1.0, 0.7], [0, 1], gate=1.0, kind=torch.optim.SGD)
+
+
+class Casting(nn.Module):
+    """Computes its norm in another precision than its parameters have, as Llama's does."""
+
+    def __init__(self, inside: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.scale, self.last = nn.Linear(5, 6), nn.Parameter(torch.ones(6)), nn.Linear(6, 3)
+        self.inside = inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).to(self.inside)
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+        return self.last(self.scale * h.to(x.dtype))
+
+
+@pytest.mark.parametrize("product", ALL)
+@pytest.mark.parametrize(("inside", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-4), (torch.bfloat16, 2e-2)])
+def test_the_tolerance_follows_the_lowest_precision_inside(
+    case: Any, product: Any, inside: torch.dtype, bound: float
+) -> None:
+    """Forward mode and the reverse pass round differently inside; float64 elsewhere does not make them agree."""
+    made = case(build=lambda: Casting(inside).double(), product=product, clip_norm=0.1)
+    lookahead = made.run().lookahead
+    assert lookahead.report["sum_rule"] < bound

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import platform
 import re
@@ -137,6 +138,12 @@ def served(python: Path, command: str, log: Path, port: int = 18_431) -> Iterato
                 process.wait()
 
 
+def _add_video_processor(folder: Path) -> None:
+    size = json.loads((folder / "processor_config.json").read_text())["image_processor"]["size"]
+    about = {"video_processor_type": "InternVLVideoProcessor", "processor_class": "InternVLProcessor", "size": size}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(about))
+
+
 def _reason(log: Path) -> str:
     causes = re.findall(
         r"(?:ModuleNotFound|Import|Value|Key|Type|Attribute|OS)Error: [^\n]+", log.read_text(errors="replace")
@@ -160,6 +167,10 @@ def main(words: list[str] | None = None) -> None:
             records = chains(kind == "internvl")
             local = prm.score_records(records)
             command = export_vllm(prm, root / "out")
+            if (
+                kind == "internvl"
+            ):  # published InternVL folders have a video processor; vLLM asks for it, the world has none
+                _add_video_processor(root / "out")
             try:
                 with (
                     served(python, command, root / "log") as url,

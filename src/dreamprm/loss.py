@@ -19,6 +19,14 @@ from dreamprm.prm.collate import Batch
 __all__ = ["INNER_LOSSES", "OUTER_LOSSES", "example_losses", "outer_loss", "outer_losses", "step_losses"]
 
 
+Everywhere = Callable[[Tensor], Tensor]
+"""The values of a whole batch, from those of the part that is here; without gradient."""
+
+
+def _here(values: Tensor) -> Tensor:
+    return values
+
+
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
@@ -78,11 +86,12 @@ def _dreamprm15_code(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str
     return (_wanted(logits, right).masked_fill(~mask, 0.0).sum(1) / mask.sum(1) - 1).square()
 
 
-def _contrast(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+def _contrast(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str, everywhere: Everywhere = _here) -> Tensor:
     value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
     # Each side has half of the batch's weight, however many chains it has.
-    sides = torch.where(right > 0.5, -right.sum().clamp_min(1), (1 - right).sum().clamp_min(1))
-    return value * len(right) / (2 * sides)
+    batch = everywhere(right)
+    sides = torch.where(right > 0.5, -batch.sum().clamp_min(1), (1 - batch).sum().clamp_min(1))
+    return value * len(batch) / (2 * sides)
 
 
 _RIDGE = 1e-5  # keeps the fit finite where right and wrong chains do not overlap
@@ -90,9 +99,10 @@ _NEWTON = 30
 _LEAST_SCALE = 0.1  # of the fitted scale, in units of the log-odds' spread
 
 
-def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str, everywhere: Everywhere = _here) -> Tensor:
     value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
-    scale, offset = _fit_confidence(value.detach().double(), right.double()).to(value.dtype)
+    batch = everywhere(value.detach().double()), everywhere(right.double())
+    scale, offset = _fit_confidence(*batch).to(value.dtype)
     return F.binary_cross_entropy_with_logits(scale * value + offset, right, reduction="none")
 
 
@@ -133,7 +143,8 @@ def _newton(inputs: Tensor, right: Tensor, start: Tensor, fixed: Tensor | float 
     return fitted
 
 
-OUTER_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, str], Tensor]] = {
+_OVER_BATCH = ("contrast", "calibrated")  # whose loss of one chain depends on the others of the batch
+OUTER_LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": _outer_mse,
     "cross_entropy": _outer_cross_entropy,
     "steps": _outer_steps,
@@ -158,10 +169,15 @@ batch, two numbers are fitted to it.
 
 
 def outer_losses(
-    logits: Float[Tensor, "B S"], batch: Batch, aggregate: str = "mean", kind: str = "mse"
+    logits: Float[Tensor, "B S"],
+    batch: Batch,
+    aggregate: str = "mean",
+    kind: str = "mse",
+    everywhere: Everywhere = _here,
 ) -> Float[Tensor, " B"]:
     """The loss of every chain against r, whether its final answer is right; see `OUTER_LOSSES` for the equations.
 
+    everywhere: where the chains here are a part of the batch, as in one of several processes, what gathers the whole.
     Raises ValueError for a chain whose outcome is not known.
     """
     loss = OUTER_LOSSES[one_of(kind, OUTER_LOSSES, "outer loss")]
@@ -170,9 +186,16 @@ def outer_losses(
         keys = [batch.keys[row] for row in unknown.nonzero().flatten().tolist()]
         raise ValueError(f"the outer loss needs to know whether a chain's answer is right; unknown for {keys[:5]}")
     logits = at_least_float32(logits)
-    return loss(logits, batch.correct.to(logits.dtype), batch.step_mask, aggregate)
+    over_batch = {"everywhere": everywhere} if kind in _OVER_BATCH else {}
+    return loss(logits, batch.correct.to(logits.dtype), batch.step_mask, aggregate, **over_batch)
 
 
-def outer_loss(logits: Float[Tensor, "B S"], batch: Batch, aggregate: str = "mean", kind: str = "mse") -> Tensor:
-    """The mean of `outer_losses`."""
-    return outer_losses(logits, batch, aggregate, kind).mean()
+def outer_loss(
+    logits: Float[Tensor, "B S"],
+    batch: Batch,
+    aggregate: str = "mean",
+    kind: str = "mse",
+    everywhere: Everywhere = _here,
+) -> Tensor:
+    """The mean of `outer_losses`, over the chains that are here."""
+    return outer_losses(logits, batch, aggregate, kind, everywhere).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-__all__ = ["Reporter", "RunProgress", "Stage", "only_our_bars", "say"]
+__all__ = ["Reporter", "RunProgress", "Stage", "only_first_speaks", "only_our_bars", "say"]
 
 _LINES_PER_STAGE = 20
 _SECONDS_BETWEEN_LINES = 60.0
@@ -28,8 +29,19 @@ _SHORT = {
 }
 
 
+_silent = False
+
+
+def only_first_speaks() -> None:
+    """From now on, of several processes that are one run, only the first one says anything."""
+    global _silent
+    _silent = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
+
+
 def say(text: str) -> None:
     """One line to the user, in place beside a live bar."""
+    if _silent:
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -92,7 +104,7 @@ class Reporter:
     ) -> None:
         self.phase, self.total, self.first, self.done = phase, total, done, done
         self.console = console or Console()
-        self.live = self.console.is_terminal
+        self.live = self.console.is_terminal and not _silent
         self.run = run or RunProgress([Stage(phase, total)])
         self.place, self.stage = place, self.run.stages[place]
         self.began = self.spoke = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ __all__ = ["STOPPED", "Command", "command", "leave", "settings_from"]
 STOPPED = 130
 """The status after Ctrl-C, as shells have it."""
 
+_SECONDS_FOR_THE_FIRST = 3.0
 _HELP = ("-h", "--help", "help")
 _SWEEP = ("-m", "--multirun")
 
@@ -103,6 +105,10 @@ def leave(error: UserError) -> NoReturn:
     """One line, and the status 2; DREAMPRM_TRACEBACK=1 shows where it came from."""
     if os.environ.get("DREAMPRM_TRACEBACK"):
         traceback.print_exc()
+    if isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0":
+        # One of several processes of one command: the first says the same, if it is given the time.
+        time.sleep(_SECONDS_FOR_THE_FIRST)
+        sys.exit(2)
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -70,7 +71,7 @@ class FeatureStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         number = len(list(self.folder.glob("*.safetensors")))
         path = self.folder / f"features-{number:04d}-{next(iter(self._unsaved))[:8]}.safetensors"
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")  # another process may write beside this one
         kept = {name: self.memory[name] for name in self._unsaved}
         save_file(kept, part, {_CHECKSUMS: json.dumps({name: _checksum(value) for name, value in kept.items()})})
         readable_as_umask_says(part)

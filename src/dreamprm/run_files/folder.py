@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from dreamprm.config.launch import is_group
 from dreamprm.config.resolve import differences, resolve_train, to_plain
 from dreamprm.config.schema import TrainConfig
+from dreamprm.distributed import from_first, is_first
 from dreamprm.errors import ConfigError, UserError, fault_of_machine
 from dreamprm.files import write_atomically, write_new
 from dreamprm.run_files.checkpoint import load_latest
@@ -33,7 +34,6 @@ __all__ = [
     "changed_settings",
     "fresh_folder",
     "locked",
-    "refuse_many_processes",
     "resumed_settings",
     "run_folder",
     "save_settings",
@@ -68,27 +68,21 @@ _MAX_CONFIG = 2**20
 _PASSING = ("resume", "run_dir", "stop_at", "plan", "show_prompts")
 
 
-def refuse_many_processes() -> None:
-    """Raises UserError under torchrun or another launcher of several processes, which would all write one folder."""
-    world, rank = os.environ.get("WORLD_SIZE", ""), os.environ.get("RANK", "")
-    if world not in ("", "1") or rank not in ("", "0"):
-        raise UserError(
-            f"started as process {rank or '?'} of {world or 'several'} (RANK, WORLD_SIZE): a run is one process; start "
-            "it without torchrun, and several runs with --multirun or with a run_dir each"
-        )
-
-
 @contextlib.contextmanager
 def run_folder(settings: TrainConfig) -> Iterator[Path]:
     """The folder of a fresh or resumed run, held by this process alone until the end of the `with` block.
 
+    Of several processes that are one run the first holds it, and tells the others.
     A fresh one in which nothing was trained when the run failed is taken away again.
     Raises UserError where it is taken, in use or cannot be written.
     """
+    if not is_first():
+        yield from_first(Path())
+        return
     folder = Path(settings.resume) if settings.resume else fresh_folder(settings)
     with locked(folder):
         try:
-            yield folder
+            yield from_first(folder)
         except BaseException:
             if not settings.resume:
                 _take_away_unused(folder)

@@ -1,5 +1,8 @@
 """Weighted inner updates, each with one outer update of the weigher by the hypergradient of the step just taken.
 
+Of several processes each takes its part of every micro-batch. `Lookahead` makes means over the processes of what they
+have summed, so that N of them weigh their chains N times as much as one process weighs the whole batch's.
+
 Shapes: B examples of a micro-batch, S steps.
 """
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from dreamprm.config.build import build_lookahead
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
+from dreamprm.distributed import everywhere, num_processes, own_part
 from dreamprm.loss import outer_loss, step_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch
@@ -67,7 +71,7 @@ class BilevelPhase:
         losses: list[Tensor] = []
         weights: list[Tensor] = []
         for micro in pieces(rows, inner.batch_size):
-            batch = run.batch(run.train, micro)
+            batch = run.batch(run.train, own_part(micro))
             with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
                 with run.autocast():
                     logits = run.prm(batch)
@@ -76,13 +80,13 @@ class BilevelPhase:
                 weight = run.weigher(features)
                 run.weigher.observe(features)
                 counted = _of_steps(run, batch, logits) if run.weigher.per_step else each
-                self.lookahead.backward(counted, weight / len(rows))
+                self.lookahead.backward(counted, weight * num_processes() / len(rows))
             losses.append(each.detach())
             weights.append(weight.detach()[batch.step_mask] if run.weigher.per_step else weight.detach())
         self.lookahead.step()
-        used = torch.cat(weights)
+        used = everywhere(torch.cat(weights))
         return {
-            "inner_loss": torch.cat(losses).mean().item(),
+            "inner_loss": everywhere(torch.cat(losses)).mean().item(),
             "weight_mean": used.mean().item(),
             "weight_std": used.std(correction=0).item(),
             "lr": lr,
@@ -108,9 +112,11 @@ class BilevelPhase:
     def _outer_loss(self, rows: Sequence[int]) -> Tensor:
         """The outer loss of a micro-batch of meta chains."""
         run, outer = self.run, self.run.settings.outer
-        batch = run.batch(run.meta, rows)
+        own = own_part(rows)
+        batch = run.batch(run.meta, own)
         with run.autocast():
-            return outer_loss(run.prm(batch), batch, outer.aggregate, outer.loss)
+            mean = outer_loss(run.prm(batch), batch, outer.aggregate, outer.loss, everywhere)
+            return mean * (len(own) * num_processes() / len(rows))
 
 
 def _of_steps(run: Run, batch: Batch, logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
+from dreamprm.distributed import average_gradients, everywhere, num_processes, own_part
 from dreamprm.metrics import PhaseName
 from dreamprm.trainer.phase import Made, clip, inner_losses, pieces
 from dreamprm.trainer.state import Run
@@ -32,19 +33,21 @@ class ColdPhase:
         self.optimizer.zero_grad()
         losses: list[Tensor] = []
         for micro in pieces(rows, settings.batch_size):
-            batch = run.batch(run.cold, micro)
+            batch = run.batch(run.cold, own_part(micro))
             with run.autocast():
                 each = inner_losses(run, batch, run.prm(batch))
-                loss = each.sum() / total
+                loss = each.sum() * num_processes() / total
             loss.backward()
             losses.append(each.detach())
-        numbers = {"loss": torch.cat(losses).mean().item(), "lr": lr}
+        numbers = {"loss": everywhere(torch.cat(losses)).mean().item(), "lr": lr}
         if run.dense_loss is not None and settings.dense_weight > 0:
             # Another seed for every update: nothing about the stream of captions has to be saved.
             with run.autocast():
                 dense = run.dense_loss(run.prm, run.settings.seed * 1_000_003 + run.update, settings.dense_batch_size)
             (settings.dense_weight * dense).backward()
             numbers["dense_loss"] = dense.item()
-        clip(list(run.trainable().values()), settings.clip_norm)
+        parameters = list(run.trainable().values())
+        average_gradients(parameters)
+        clip(parameters, settings.clip_norm)
         self.optimizer.step()
         return Made(numbers)

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from dreamprm.data.record import Record
+from dreamprm.distributed import everyone, num_processes, rank
 from dreamprm.evaluate import Candidates, Interval, paired_difference, question_accuracies
 from dreamprm.evaluate.figures import cluster_of, figures, first_questions
 from dreamprm.evaluate.verdict import Evidence, change_of
@@ -42,11 +43,13 @@ def judge(run: Run, name: str, progress: RunProgress, stop: StopRequest | None =
             (run.meta, run.prm.log_odds_records, log_odds),
             (test, run.prm.score_records, scores),
         ):
-            before = report.done
-            for start in range(0, len(records), given.batch_size * 8):
-                if stop is not None and stop.asked:
+            before, size = report.done, given.batch_size * 8
+            for start in range(0, len(records), size * num_processes()):
+                if stop is not None and any(everyone(stop.asked)):
                     return None
-                found += read(records[start : start + given.batch_size * 8], given.batch_size)
+                own = start + rank() * size  # the blocks that one process would read, one after another
+                for part in everyone(read(records[own : own + size], given.batch_size)):
+                    found += part
                 report.update(before + len(found), {})
     meta_steps = [torch.tensor(row, dtype=torch.float64).sigmoid().tolist() for row in log_odds]
     return Judged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dreamprm.distributed import everyone
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile, PhaseName
 from dreamprm.progress import RunProgress, Stage
@@ -50,14 +51,17 @@ def run_progress(run: Run) -> RunProgress:
 
 
 def train_phases(
-    run: Run, stop: StopRequest, metrics: MetricsFile, tracker: Tracker | None, progress: RunProgress
+    run: Run, stop: StopRequest, metrics: MetricsFile | None, tracker: Tracker | None, progress: RunProgress
 ) -> bool:
-    """Train to the last update. Returns False when it was stopped before, with a checkpoint of where it stands."""
+    """Train to the last update. Returns False when it was stopped before, with a checkpoint of where it stands.
+
+    metrics: None in all processes of a run but the first.
+    """
     while run.update < run.num_updates:
         if run.phase_name is PhaseName.BILEVEL and run.update == run.num_cold and run.before is None:
             run.before = judge(run, BEFORE, progress, stop)
-            if stop.asked:
-                checkpoint_run(run, metrics.num_rows)
+            if run.before is None or any(everyone(stop.asked)):
+                checkpoint_run(run, metrics)
                 return False
         if not _train_phase(run, enter_phase(run), stop, metrics, tracker, progress):
             return False
@@ -68,7 +72,7 @@ def _train_phase(
     run: Run,
     phase: Phase,
     stop: StopRequest,
-    metrics: MetricsFile,
+    metrics: MetricsFile | None,
     tracker: Tracker | None,
     progress: RunProgress,
 ) -> bool:
@@ -84,15 +88,17 @@ def _train_phase(
             seconds[phase.name] = seconds.get(phase.name, 0.0) + time.monotonic() - began
             last = run.update - 1
             if last % settings.log_every == 0 or run.update >= end:
-                metrics.write(last, phase.name, numbers)
+                if metrics is not None:
+                    metrics.write(last, phase.name, numbers)
                 if tracker is not None:
                     tracker.log(last, numbers)
             report.update(run.update - first, numbers)
-            asked = stop.asked or (settings.stop_at is not None and before < settings.stop_at <= run.update)
+            asked = any(everyone(stop.asked))
+            asked = asked or (settings.stop_at is not None and before < settings.stop_at <= run.update)
             every = settings.checkpoint.every
             due = every and run.update // every > before // every
             if asked or due or run.update == run.num_updates:
-                checkpoint_run(run, metrics.num_rows)
+                checkpoint_run(run, metrics)
             if asked and run.update < run.num_updates:
                 return False
     return True

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dreamprm.distributed import everyone, is_first, num_processes, rank
 from dreamprm.errors import UserError
 from dreamprm.evaluate.verdict import Evidence, verdict
 from dreamprm.files import replacing, write_atomically
@@ -33,20 +34,25 @@ __all__ = ["write_outputs"]
 
 
 def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) -> dict[str, Any]:
-    """Write prm/, weigher.safetensors, both tables of weights, explorer/ and results.json; return the results."""
+    """Write prm/, weigher.safetensors, both tables of weights, explorer/ and results.json; return the results.
+
+    Every process scores its part; the first one writes.
+    """
     run.prm.eval()
     run.weigher.eval()
     rows = _weigh(run, progress)
     folder, settings = run.folder, run.settings
     _require_finite(rows)
+    after = judge(run, AFTER, progress)
+    assert after is not None, "nobody asked to stop"
+    if not is_first():
+        return {}
     with replacing(folder / "prm") as part:
         run.prm.save_pretrained(part)
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     write_weights(folder, run.train, rows)
     write_explorer(folder / "explorer", f"{settings.name}, seed {settings.seed}", run.train, rows)
-    after = judge(run, AFTER, progress)
-    assert after is not None, "nobody asked to stop"
     found = evidence(run, run.before, after)
     results = {
         "experiment": settings.name,
@@ -125,26 +131,12 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
     seen: list[Features] = []
     size = run.settings.evaluate.batch_size
     with progress.stage(WEIGH) as report:
-        for start in range(0, len(run.train), size):
-            batch = run.batch(run.train, range(start, min(start + size, len(run.train))))
-            with run.autocast():
-                logits = run.prm(batch)
-            losses = example_losses(logits, batch, run.settings.inner.loss)
-            seen.append(from_batch(batch, logits, losses))
-            scores, each = logits.sigmoid().tolist(), losses.tolist()
-            for place in range(len(each)):
-                record = run.train[start + place]
-                rows.append(
-                    {
-                        "key": record.key,
-                        "source": record.source,
-                        "domain": record.domain,
-                        "loss": each[place],
-                        "step_scores": scores[place][: len(record.steps)],
-                        "known_good": known_good(record),
-                        "known_quality": record.truth.get("quality"),
-                    }
-                )
+        for start in range(0, len(run.train), size * num_processes()):
+            own = start + rank() * size  # the blocks that one process would read, one after another
+            for part in everyone(_weigh_block(run, range(min(own, len(run.train)), min(own + size, len(run.train))))):
+                if part is not None:
+                    rows += part[0]
+                    seen.append(part[1])
             report.update(len(rows), {})
     run.weigher.settle(seen)
     weights = [weight for features in seen for weight in run.weigher(features).tolist()]
@@ -155,6 +147,32 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
             row | {"weight": mean, "step_weights": found} for row, mean, found in zip(rows, means, steps, strict=True)
         ]
     return [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)]
+
+
+def _weigh_block(run: Run, places: range) -> tuple[list[dict[str, Any]], Features] | None:
+    """The rows of these training chains but for their weights, and what the weigher sees of them."""
+    if not places:
+        return None
+    batch = run.batch(run.train, places)
+    with run.autocast():
+        logits = run.prm(batch)
+    losses = example_losses(logits, batch, run.settings.inner.loss)
+    scores, each = logits.sigmoid().tolist(), losses.tolist()
+    rows: list[dict[str, Any]] = []
+    for number, place in enumerate(places):
+        record = run.train[place]
+        rows.append(
+            {
+                "key": record.key,
+                "source": record.source,
+                "domain": record.domain,
+                "loss": each[number],
+                "step_scores": scores[number][: len(record.steps)],
+                "known_good": known_good(record),
+                "known_quality": record.truth.get("quality"),
+            }
+        )
+    return rows, from_batch(batch, logits, losses)
 
 
 def _cost(run: Run, seconds: float) -> dict[str, Any]:
@@ -172,6 +190,7 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
         "skipped_outer_updates": counters.skipped_outer,
         "trainable_parameters": sum(value.numel() for value in run.trainable().values()),
         "threads": torch.get_num_threads(),
+        "processes": num_processes(),
         "device": str(run.device),
     }
     if counters.check_error is not None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from dreamprm.config.resolve import to_plain
 from dreamprm.data.fingerprint import changed_data, data_digests
+from dreamprm.distributed import from_first, is_first
 from dreamprm.errors import UserError
-from dreamprm.metrics import PhaseName
+from dreamprm.metrics import MetricsFile, PhaseName
 from dreamprm.prm.fingerprint import model_digests
 from dreamprm.progress import say
 from dreamprm.run_files.checkpoint import (
@@ -40,25 +41,28 @@ __all__ = [
 def remember_sources(run: Run) -> None:
     """Take the digests of the run's data and of what its model was read from, which its checkpoints hold."""
     sets = {"training": run.train, "meta": run.meta, "test": run.test, "cold-start": run.cold}
-    run.digests = data_digests(sets)
-    run.model_digests = model_digests(run.prm)
+    run.digests = from_first(data_digests(sets) if is_first() else {})
+    run.model_digests = from_first(model_digests(run.prm) if is_first() else {})
 
 
-def checkpoint_run(run: Run, num_metrics: int) -> None:
-    """Write a checkpoint of where the run stands; `num_metrics`: rows of metrics.jsonl so far.
+def checkpoint_run(run: Run, metrics: MetricsFile | None) -> None:
+    """Write a checkpoint of where the run stands. Every process takes part; the first one, which has `metrics`, writes.
 
     Raises UserError, and keeps the checkpoints that are there, where the state is not finite.
     """
+    state = run.state_dict()
+    if metrics is None:
+        return
     about = {
         "settings": to_plain(run.settings),
         "data": run.digests,
         "model": run.model_digests,
-        "metrics": num_metrics,
+        "metrics": metrics.num_rows,
         "changes": run.changes,
     }
     folder, keep = run.folder / "checkpoints", run.settings.checkpoint.keep
     try:
-        save_checkpoint(folder, run.update, run.state_dict(), keep=keep, about=about)
+        save_checkpoint(folder, run.update, state, keep=keep, about=about)
     except NotFiniteError as error:
         raise UserError(f"{error}. {way_back(run)}") from error
 

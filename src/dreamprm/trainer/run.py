@@ -15,23 +15,24 @@ from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.readers import RecordStream
 from dreamprm.data.record import Record, RecordError
+from dreamprm.distributed import first_then_others, is_first, num_processes, rank, together
 from dreamprm.doctor.quick import quick
-from dreamprm.errors import UserError
+from dreamprm.errors import ConfigError, UserError
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
 from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
-from dreamprm.run_files.folder import refuse_many_processes, run_folder, save_settings
+from dreamprm.run_files.folder import run_folder, save_settings
 from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.sources.refusals import refuse
 from dreamprm.sources.sample import sample
-from dreamprm.tracker import open_tracker, require_tracker
+from dreamprm.tracker import Tracker, open_tracker, require_tracker
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.resume import remember_sources, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled_phase import check_unrolled
+from dreamprm.trainer.unrolled_phase import check_unrolled, is_unrolled
 
 __all__ = ["build_run", "prepare", "show_prompts", "train"]
 
@@ -39,33 +40,31 @@ __all__ = ["build_run", "prepare", "show_prompts", "train"]
 def train(settings: TrainConfig) -> Path | None:
     """Train, evaluate and write the run's folder; the folder, or None when the run was stopped before its end.
 
+    Under torchrun every process calls it, and all of them are one run (see `dreamprm.distributed`).
     Raises UserError for whatever the user can mend.
     """
-    refuse_many_processes()
-    with run_folder(settings) as folder:
+    with together(), run_folder(settings) as folder:
         return _train_in(settings, folder)
 
 
 def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
-    """`train`, in a folder that this process holds."""
+    """`train`, in a folder that this process, or the first of several, holds."""
     began = time.monotonic()
     settings.run_dir = str(folder)
     data, run = prepare(settings, folder)
     remember_sources(run)
     resume_at = resume_run(run, enter_phase) if settings.resume else None
-    save_settings(settings, folder)
     _announce(run, data, resume_at)
     progress = run_progress(run)
-    metrics = MetricsFile(run.folder / "metrics.jsonl", resume_at=resume_at)
-    say_what_metrics_lack(metrics.path, metrics.num_rows, run.num_metrics)
-    tracker = open_tracker(settings.tracker, run.folder, f"{settings.name}-seed{settings.seed}", to_plain(settings))
+    metrics, tracker = _files(settings, run, resume_at) if is_first() else (None, None)
     try:
         with StopRequest() as stop:
             finished = train_phases(run, stop, metrics, tracker, progress)
     except ValueError as error:
         raise UserError(f"update {run.update}: {error}") from error
     finally:
-        metrics.close()
+        if metrics is not None:
+            metrics.close()
         if tracker is not None:
             tracker.close()
     if not finished:
@@ -75,10 +74,20 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     require_finite_run(run)
     results = write_outputs(run, data, began, progress)
     run.prm.flush_features()
-    report = write_report(run.folder)
-    print_results(results)
-    say(f"report: {report}")
+    if is_first():
+        report = write_report(run.folder)
+        print_results(results)
+        say(f"report: {report}")
     return run.folder
+
+
+def _files(settings: TrainConfig, run: Run, resume_at: int | None) -> tuple[MetricsFile, Tracker | None]:
+    """Write the settings; open what the numbers go to."""
+    save_settings(settings, run.folder)
+    metrics = MetricsFile(run.folder / "metrics.jsonl", resume_at=resume_at)
+    say_what_metrics_lack(metrics.path, metrics.num_rows, run.num_metrics)
+    name = f"{settings.name}-seed{settings.seed}"
+    return metrics, open_tracker(settings.tracker, run.folder, name, to_plain(settings))
 
 
 def show_prompts(settings: TrainConfig) -> None:
@@ -102,21 +111,42 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
     """Check what the run needs, read its data and build its objects."""
     check_needs(settings)
     check_unrolled(settings)
+    check_parts(settings)
     require_tracker(settings.tracker)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     try:
         say("reading the data …")
-        data = load_data(settings)
+        data = first_then_others(lambda: load_data(settings))
         if not settings.show_prompts:
             refuse(data, _batches(settings), weighs=settings.weigher.kind != "uniform")
             for line in quick(sample(data.train), sample(data.meta), sample(data.test)):
                 say(f"  {line}")
         say(f"loading the model {settings.model.path} …")
-        return data, build_run(settings, data, folder)
+        run = build_run(settings, data, folder)
+        if not is_first():  # what is built is the same everywhere; dropout masks are each process's own
+            torch.manual_seed(settings.seed + 1_000_003 * rank())
+        return data, run
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def check_parts(settings: TrainConfig) -> None:
+    """Raises ConfigError for what several processes cannot share, with the way out."""
+    number = num_processes()
+    if number == 1:
+        return
+    if is_unrolled(settings):
+        raise ConfigError(
+            "hypergradient.unroll > 1 and hypergradient.detach=false run in one process: start without torchrun"
+        )
+    for name, part in (("cold", settings.cold), ("inner", settings.inner), ("outer", settings.outer)):
+        if part.batch_size < number:
+            raise ConfigError(
+                f"{name}.batch_size={part.batch_size} is less than one chain for each of {number} processes: raise it "
+                "(it is that of all processes together), or start fewer"
+            )
 
 
 def _batches(settings: TrainConfig) -> dict[str, int]:

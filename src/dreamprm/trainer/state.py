@@ -12,6 +12,7 @@ from torch import nn
 
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
+from dreamprm.distributed import everyone, rank
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
@@ -151,7 +152,8 @@ class Run:
             "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
             "counters": vars(self.counters),
             "before": None if self.before is None else self.before.state_dict(),
-            "random": random_state(),
+            # The dropout masks of every process, the first one's first.
+            "random": everyone(random_state()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +177,11 @@ class Run:
         self.counters = Counters(**state["counters"])
         self.before = None if state["before"] is None else Judged(**state["before"])
         self.update = state["update"]
-        set_random_state(state["random"])
+        random = state["random"] if isinstance(state["random"], list) else [state["random"]]  # of an earlier version
+        if rank() < len(random):
+            set_random_state(random[rank()])
+        else:  # there are more processes than before: they begin streams of their own
+            torch.manual_seed(self.settings.seed + 1_000_003 * (rank() + 1_009 * self.update))
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {} if self.phase is None else self.phase.optimizers

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamprm.choices import NetInput, one_of
+from dreamprm.distributed import count_everywhere, mean_everywhere
 from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
@@ -49,10 +50,10 @@ class InstanceNetSettings(WeigherSettings):
 class InstanceNet(Weigher):
     """weight = low + (high - low) σ(z - z̄),  z = mean_s W₂ a(W₁ x_s + b₁) + b₂.
 
-    z̄ is the batch's mean of z while training (a running mean where the batch is one example), the training set's in
-    evaluation: only relative trust is learned. Differs from the paper, whose z̄ is 0 (as in features='paper'): one
-    update ahead, training less on noisy data is always better, so all weights fall to 0 together and the PRM stops
-    learning; so it did on the embedded world.
+    z̄ is the batch's mean of z, over all processes, while training (a running mean where the batch is one example), the
+    training set's in evaluation: only relative trust is learned. Differs from the paper, whose z̄ is 0 (as in
+    features='paper'): one update ahead, training less on noisy data is always better, so all weights fall to 0 together
+    and the PRM stops learning; so it did on the embedded world.
 
     features='label_aware': x_s holds P(+), its agreement with the label, log(1 + loss), the label, the step's place,
     the number of steps and an embedding of the domain (where num_domains is given). The last layer starts at zero, so
@@ -103,14 +104,15 @@ class InstanceNet(Weigher):
     def forward(self, features: Features) -> Float[Tensor, " B"]:
         logits = self._logits(features)
         # While training the batch is its own measure; a batch of one has its predecessors', see `observe`.
-        centre = logits.mean() if self.centred and self.training and len(logits) > 1 else self.centre
+        batch_counts = self.centred and self.training and count_everywhere(len(logits)) > 1
+        centre = mean_everywhere(logits) if batch_counts else self.centre
         return self.low + (self.high - self.low) * (logits - centre).sigmoid()
 
     @torch.no_grad()
     def observe(self, features: Features) -> None:
         """Move z̄ a tenth of the way to this batch's mean."""
         if self.centred:
-            self.centre.lerp_(self._logits(features).mean(), 0.1)
+            self.centre.lerp_(mean_everywhere(self._logits(features)), 0.1)
 
     @torch.no_grad()
     def settle(self, batches: Sequence[Features]) -> None:

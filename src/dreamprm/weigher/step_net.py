@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamprm.distributed import count_everywhere, mean_everywhere
 from dreamprm.weigher.features import Features
 from dreamprm.weigher.instance_net import InstanceNet, InstanceNetSettings
 
@@ -37,8 +38,8 @@ class StepNet(InstanceNet):
     def forward(self, features: Features) -> Float[Tensor, "B S"]:
         logits, mask = self.net(self._inputs(features))[..., 0], features.mask
         # While training the batch is its own measure; a single step has its predecessors', see `observe`.
-        alone = not self.centred or not self.training or int(mask.sum()) < 2
-        centre = self.centre if alone else logits[mask].mean()
+        alone = not self.centred or not self.training or count_everywhere(int(mask.sum())) < 2
+        centre = self.centre if alone else mean_everywhere(logits[mask])
         weights = self.low + (self.high - self.low) * (logits - centre).sigmoid()
         return torch.where(mask, weights, torch.zeros_like(weights))
 
@@ -46,7 +47,7 @@ class StepNet(InstanceNet):
     def observe(self, features: Features) -> None:
         """Move z̄ a tenth of the way to the mean over this batch's steps."""
         if self.centred:
-            self.centre.lerp_(self._of_steps(features).mean(), 0.1)
+            self.centre.lerp_(mean_everywhere(self._of_steps(features)), 0.1)
 
     @torch.no_grad()
     def settle(self, batches: Sequence[Features]) -> None:

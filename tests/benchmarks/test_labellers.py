@@ -62,7 +62,7 @@ def features(questions) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def start(questions):
-    found = split(questions, features(questions), 1, "test", hard=False)
+    found = split(questions, features(questions), 1, "test", pool=30)
     return make_start(found, 1, known_quality(questions))
 
 

@@ -1,6 +1,6 @@
 """The seven labellers, method x seed: `python -m benchmarks.evidence.labellers [--data FOLDER] [--seeds 5]`.
 
-Each seed draws other questions for training, meta and test sets, and other labellers for the questions. Resumable:
+Each seed deals other questions to the meta and the test set, and other labellers to the training questions. Resumable:
 features and cells that are there are kept. Writes benchmarks/reports/DATE-seven-labellers.{md,parquet}. `--judged
 validation --first-seed 100` chooses settings on questions that no report is made on. Needs the extra `smollm` and the
 data (--data, or DREAMPRM_DATA).

@@ -1,7 +1,9 @@
 """Chains of seven_prms as a frozen base sees them, and a seed's questions: to train on, to judge by, to be tested on.
 
-A training question belongs to one labeller, whose step scores are the labels of its chains: its domain. Meta and test
-chains have no labels; of the meta chains it is known whether the answer is right.
+The first questions of one random order are trained on, whatever their answers; each belongs to one labeller, drawn by
+the seed, whose step scores are the labels of its chains: its domain. The others are dealt by the seed into a meta set
+and a test set. Of these only the mixed ones are read, with right and wrong answers among their eight candidates: of the
+rest the choice makes no difference, so that they count in best-of-8 without a score, and are of no use as meta set.
 
 Shapes: N chains, S steps, H hidden width.
 """
@@ -25,11 +27,12 @@ from torch import Tensor
 from dreamprm.errors import UserError
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["Chains", "Split", "known_quality", "make_chains", "read_rows", "split"]
+__all__ = ["Chains", "Split", "key_of", "known_quality", "make_chains", "needed", "read_rows", "reading_order", "split"]
 
 BLOCK = 8  # candidates of a question that are chosen from
 TRAINED = 4  # of these, how many train: the same for every question, whatever its answers
-SHARES = {"validation": 0.15, "test": 0.30, "meta": 0.20}
+POOL = 130  # questions that are trained on
+VALIDATION, META = 0.2, 0.4  # shares of the others; the rest is the test set
 Row = Mapping[str, Any]
 
 
@@ -106,12 +109,15 @@ def held_out(name: str, share: float) -> bool:
 
 
 def make_chains(rows: Sequence[Row], features: Mapping[str, Tensor], labellers: Sequence[str]) -> Chains:
+    """Padded to the longest chain. Raises UserError for a chain without features."""
     steps = max(len(row["steps"]) for row in rows)
     width = next(iter(features.values())).shape[1]
     hidden, mask = torch.zeros(len(rows), steps, width), torch.zeros(len(rows), steps, dtype=torch.bool)
     scores = torch.zeros(len(rows), steps, len(labellers))
     names: dict[str, int] = {}
     for place, row in enumerate(rows):
+        if key_of(row) not in features:
+            raise UserError(f"no features of {key_of(row)}: let the run that writes them end, or delete its folder")
         num = len(row["steps"])
         hidden[place, :num] = features[key_of(row)].float()
         mask[place, :num] = True
@@ -132,33 +138,57 @@ def key_of(row: Row) -> str:
 
 
 def split(
-    questions: Mapping[str, Sequence[Row]], features: Mapping[str, Tensor], seed: int, judged: str, *, hard: bool
+    questions: Mapping[str, Sequence[Row]],
+    features: Mapping[str, Tensor],
+    seed: int,
+    judged: str,
+    *,
+    hard: bool = False,
+    pool: int = POOL,
 ) -> Split:
-    """The seed's questions. judged: test, or validation for choosing settings. hard: labels cut at one half."""
-    whole = [name for name, rows in sorted(questions.items()) if all(key_of(row) in features for row in needed(rows))]
-    kept = [name for name in whole if not held_out(name, SHARES["validation"])]
-    random.Random(seed).shuffle(kept)
-    num_test, num_meta = round(SHARES["test"] * len(kept)), round(SHARES["meta"] * len(kept))
-    test, meta, train = kept[:num_test], kept[num_test : num_test + num_meta], kept[num_test + num_meta :]
-    if judged == "validation":
-        test = [name for name in whole if held_out(name, SHARES["validation"])]
-    _check_disjoint(questions, train, meta, test)
-    labellers = list(questions[whole[0]][0]["scores"])
+    """The seed's questions. judged: test, or validation for choosing settings. hard: labels cut at one half.
 
+    pool: how many questions are trained on. Raises UserError where features are lacking, or a question repeats.
+    """
+    order = pool_order(questions)
+    train, others = order[:pool], order[pool:]
+    validation = [name for name in others if held_out(name, VALIDATION)]
+    others = [name for name in others if name not in set(validation)]
+    random.Random(seed).shuffle(train)
+    random.Random(seed).shuffle(others)
+    num_meta = round(META * len(others))
+    meta = [name for name in others[:num_meta] if mixed(questions[name])]
+    test = validation if judged == "validation" else others[num_meta:]
+    _check_disjoint(questions, train, meta, test)
+    labellers = list(questions[order[0]][0]["scores"])
     trained = make_chains([row for name in train for row in questions[name][:TRAINED]], features, labellers)
     owner = torch.tensor([place % len(labellers) for place in range(len(train))])[trained.question]
     given = trained.scores.gather(2, owner[:, None, None].expand(-1, trained.mask.shape[1], 1))[..., 0]
     trained = replace(trained, domain=owner, labels=(given >= 0.5).float() if hard else given)
-    tested = [row for name in test for row in needed(questions[name])]
-    place_of = {key_of(row): place for place, row in enumerate(tested)}
+    parts = [trained]
+    for names in (meta, test):
+        read = [row for name in names if mixed(questions[name]) for row in questions[name][:BLOCK]]
+        parts.append(make_chains(read, features, labellers))
+    places = {key_of(row): place for place, row in enumerate(read)}
     blocks = [
-        ([row["correct"] for row in rows], [place_of.get(key_of(row), -1) for row in rows])
+        ([row["correct"] for row in rows], [places.get(key_of(row), -1) for row in rows])
         for rows in (questions[name][:BLOCK] for name in test)
     ]
-    judged_chains = [row for name in meta for row in needed(questions[name])]
-    parts = [trained, make_chains(judged_chains, features, labellers), make_chains(tested, features, labellers)]
     _standardize(parts)
-    return Split(*parts, blocks, labellers)
+    return Split(parts[0], parts[1], parts[2], blocks, labellers)
+
+
+def pool_order(questions: Mapping[str, Sequence[Row]]) -> list[str]:
+    """All questions, in the one random order whose first are trained on."""
+    order = sorted(questions)
+    random.Random(0).shuffle(order)
+    return order
+
+
+def reading_order(questions: Mapping[str, Sequence[Row]], pool: int = POOL) -> list[str]:
+    """The questions whose features are needed: those that are trained on, then the mixed ones of the rest."""
+    order = pool_order(questions)
+    return order[:pool] + [name for name in order[pool:] if mixed(questions[name])]
 
 
 def needed(rows: Sequence[Row]) -> Sequence[Row]:

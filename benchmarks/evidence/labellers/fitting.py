@@ -53,11 +53,10 @@ def outer(z: Tensor, chains: Chains, kind: str, how: str) -> Tensor:
 
 
 def figures(judge: Judge, split: Split, how: str) -> dict[str, float]:
-    """Best-of-8 over the test questions, and the AUC of chain scores among each question's first four candidates,
-    over all chains and within questions."""
+    """Best-of-8 over all test questions; the AUC of the mixed ones' chains, pooled and within questions."""
     with torch.no_grad():
         value = as_log_odds(aggregate_log_odds(judge(split.test.hidden), how, split.test.mask), how).double()
-    picked, used, wins, pairs = [], [], 0.0, 0
+    picked, wins, pairs = [], 0.0, 0
     for outcomes, rows in split.blocks:
         if -1 in rows:
             picked.append(float(outcomes[0]))  # all are alike
@@ -68,11 +67,10 @@ def figures(judge: Judge, split: Split, how: str) -> dict[str, float]:
             difference = scores[right][:, None] - scores[~right]
             wins += float((difference > 0).double().sum() + 0.5 * (difference == 0).double().sum())
             pairs += difference.numel()
-        used += [row for row in rows[:4] if row >= 0]
-    right = split.test.correct[used].numpy() > 0.5
+    right = split.test.correct.numpy() > 0.5
     return {
         "best_of_8": float(np.mean(picked)),
-        "auc": float(auc(right, value[used].numpy())),
+        "auc": float(auc(right, value.numpy())),
         "auc_within": wins / max(pairs, 1),
     }
 

@@ -66,7 +66,7 @@ def run_seed(
         if path.is_file():
             continue
         if start is None:
-            found = split(questions, features, seed, options.judged, hard=options.hard)
+            found = split(questions, features, seed, options.judged, assign=options.assign, labels=options.labels)
             start = make_start(found, seed, known_quality(questions))
         cell = run_cell(start, method) | {"judged": options.judged, "num_questions": len(start.split.blocks)}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--judged", choices=("test", "validation"), default="test")
     parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated")
-    parser.add_argument("--hard", action="store_true", help="labels cut at one half")
+    parser.add_argument("--assign", choices=("question", "all"), default="question", help="whose labels a chain has")
+    parser.add_argument("--labels", choices=("rank", "soft", "hard"), default="rank")
     parser.add_argument("--folder", type=Path, default=Path("runs/labellers"))
     options = parser.parse_args()
     if options.data is None:
@@ -94,7 +95,7 @@ def main() -> None:
     questions = read_rows(Path(options.data))
     write_features(questions, options.folder / "features")
     features = load_features(options.folder / "features")
-    cells = options.folder / ("cells-hard" if options.hard else "cells")
+    cells = options.folder / f"cells-{options.assign}-{options.labels}"
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for seed in seeds:
         run_seed(cells, questions, features, seed, options)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from dreamprm.errors import UserError
@@ -32,13 +33,14 @@ __all__ = ["Chains", "Split", "key_of", "known_quality", "make_chains", "needed"
 BLOCK = 8  # candidates of a question that are chosen from
 TRAINED = 4  # of these, how many train: the same for every question, whatever its answers
 POOL = 130  # questions that are trained on
+WIDTH = 128  # of the features that a judge sees
 VALIDATION, META = 0.2, 0.4  # shares of the others; the rest is the test set
 Row = Mapping[str, Any]
 
 
 @dataclass
 class Chains:
-    """hidden: (N, S, H), standardized by `make_chains`.  mask: (N, S).  labels: (N, S), the mean of the labellers where
+    """hidden: (N, S, H), standardized by `split`.  mask: (N, S).  labels: (N, S), the mean of the labellers where
     no one of them was chosen.  scores: (N, S, labellers).  correct, question, domain: (N,)."""
 
     hidden: Tensor
@@ -143,10 +145,12 @@ def split(
     seed: int,
     judged: str,
     *,
-    hard: bool = False,
+    assign: str = "question",
+    labels: str = "rank",
     pool: int = POOL,
 ) -> Split:
-    """The seed's questions. judged: test, or validation for choosing settings. hard: labels cut at one half.
+    """The seed's questions. judged: test, or validation for choosing settings. assign: see `assigned`.
+    labels: see `relabelled`.
 
     pool: how many questions are trained on. Raises UserError where features are lacking, or a question repeats.
     """
@@ -162,9 +166,8 @@ def split(
     _check_disjoint(questions, train, meta, test)
     labellers = list(questions[order[0]][0]["scores"])
     trained = make_chains([row for name in train for row in questions[name][:TRAINED]], features, labellers)
-    owner = torch.tensor([place % len(labellers) for place in range(len(train))])[trained.question]
-    given = trained.scores.gather(2, owner[:, None, None].expand(-1, trained.mask.shape[1], 1))[..., 0]
-    trained = replace(trained, domain=owner, labels=(given >= 0.5).float() if hard else given)
+    trained = assigned(trained, assign)
+    trained = replace(trained, labels=relabelled(trained, labels))
     parts = [trained]
     for names in (meta, test):
         read = [row for name in names if mixed(questions[name]) for row in questions[name][:BLOCK]]
@@ -176,6 +179,39 @@ def split(
     ]
     _standardize(parts)
     return Split(parts[0], parts[1], parts[2], blocks, labellers)
+
+
+def assigned(chains: Chains, assign: str) -> Chains:
+    """Labels and domains of training chains whose questions come in random order.
+
+    question: a question belongs to one labeller.  all: every chain stands there once for each labeller.
+    """
+    num = chains.scores.shape[-1]
+    if assign == "all":
+        chains = chains.take(torch.arange(len(chains)).repeat(num))
+        owner = torch.arange(num).repeat_interleave(len(chains) // num)
+    else:
+        owner = chains.question % num
+    labels = chains.scores.gather(2, owner[:, None, None].expand(-1, chains.mask.shape[1], 1))[..., 0]
+    return replace(chains, domain=owner, labels=labels)
+
+
+def relabelled(chains: Chains, labels: str) -> Tensor:
+    """soft: the scores as they are.  hard: cut at one half.  rank: a score's place among those of its labeller.
+
+    The labellers use their scales differently (from 39 % to 99 % of their scores lie above one half); ranks make them
+    say as much of a step, each in its own order, and need nothing but the scores.
+    """
+    if labels == "soft":
+        return chains.labels
+    if labels == "hard":
+        return (chains.labels >= 0.5).float()
+    found = torch.zeros_like(chains.labels)
+    for owner in chains.domain.unique():
+        of = (chains.domain == owner)[:, None] & chains.mask
+        places = torch.as_tensor(rankdata(chains.labels[of].numpy()), dtype=found.dtype)
+        found[of] = (places - 0.5) / len(places)
+    return found
 
 
 def pool_order(questions: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -196,13 +232,15 @@ def needed(rows: Sequence[Row]) -> Sequence[Row]:
     return rows[:BLOCK] if mixed(rows) else rows[:TRAINED]
 
 
-def _standardize(parts: Sequence[Chains]) -> None:
-    """Every hidden unit by its mean and deviation over the training steps."""
-    train = parts[0]
-    steps = train.hidden[train.mask]
+def _standardize(parts: Sequence[Chains], width: int = WIDTH) -> None:
+    """The first principal components of the training steps' hidden states, each of deviation one."""
+    steps = parts[0].hidden[parts[0].mask]
     mean, deviation = steps.mean(0), steps.std(0).clamp_min(1e-6)
+    _, values, directions = torch.linalg.svd((steps - mean) / deviation, full_matrices=False)
+    kept = min(width, int((values > 1e-4 * values[0]).sum()))
+    turn = directions[:kept].T / values[:kept] * len(steps) ** 0.5
     for part in parts:
-        part.hidden = (part.hidden - mean) / deviation * part.mask[..., None]
+        part.hidden = ((part.hidden - mean) / deviation) @ turn * part.mask[..., None]
 
 
 def _check_disjoint(questions: Mapping[str, Sequence[Row]], *parts: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from dreamprm.weigher import DomainTable, Features, InstanceNet, InstanceTable, 
 
 __all__ = ["Start", "looks", "make_start", "online"]
 
-COLD, UPDATES = 60, 200
+COLD, UPDATES = 50, 150
 BEGIN = 5  # inner updates before the first outer one: Adam's first steps are signs
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from benchmarks.evidence.labellers.chains import Chains, known_quality, read_rows, split
+from benchmarks.evidence.labellers.chains import Chains, known_quality, split
 from benchmarks.evidence.labellers.features import chain_features, load_base
 from benchmarks.evidence.labellers.fitting import Fit, Judge, figures, outer
 from benchmarks.evidence.labellers.learned import make_start, online
@@ -12,6 +12,7 @@ from tests.dreamprm.conftest import build_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dreamprm.errors import UserError
+from dreamprm.sources.labellers_source import LabellersData, LabellersSource, place_of, read_rows
 
 LABELLERS = ("poor", "good")
 
@@ -46,7 +47,7 @@ def questions(tmp_path_factory):
     folder.mkdir()
     with gzip.open(folder / "gsm8k.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows())
-    return read_rows(folder.parent)
+    return read_rows(place_of(folder.parent))
 
 
 def features(questions) -> dict[str, torch.Tensor]:
@@ -101,8 +102,11 @@ def test_no_question_stands_in_two_sets_and_each_training_question_has_one_label
     for question in train.question.unique():
         of = train.question == question
         assert len(train.domain[of].unique()) == 1
-        owner = int(train.domain[of][0])
-        assert torch.equal(train.labels[of], train.scores[of][..., owner])
+    for owner in (0, 1):
+        of = (train.domain == owner)[:, None] & train.mask
+        # The labels are ranks of that labeller's scores: the same order.
+        order = train.scores[..., owner][of].argsort(stable=True)
+        assert (train.labels[of][order].diff() >= 0).all()
 
 
 def test_the_hypergradient_is_the_change_of_the_outer_loss_with_a_weight(start):
@@ -156,9 +160,26 @@ def test_the_labeller_who_knows_is_trusted_more(start):
     assert mean[1] > mean[0] + 0.2
 
 
+def test_the_source_gives_each_training_question_to_one_labeller_and_keeps_questions_apart(tmp_path):
+    file = tmp_path / "rows.jsonl.gz"
+    with gzip.open(file, "wt") as opened:
+        opened.writelines(json.dumps(row) + "\n" for row in rows(20))
+    source = LabellersSource(LabellersData(path=str(file)), "data")
+    parts = [source.train(), source.held_out(), source.test()]
+    groups = [{record.group for record in part} for part in parts]
+    assert [len(found) for found in groups] == [10, 4, 6]
+    assert len(set.union(*groups)) == 20
+    assert {len({r.domain for r in parts[0] if r.group == name}) for name in groups[0]} == {1}
+    assert {record.domain for record in parts[0]} == set(LABELLERS)
+    scores = {f"{row['problem']}:{row['candidate']}": row["scores"] for row in rows(20)}
+    assert all(list(record.labels) == scores[record.key][record.domain] for record in parts[0])
+    assert all(record.correct is None for record in parts[0])
+    assert all(record.correct is not None and not record.labels for record in parts[1] + parts[2])
+
+
 def test_data_that_are_not_there_or_of_another_kind_are_told_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"gsm8k.jsonl.gz not found: set --data, or DREAMPRM_DATA"):
-        read_rows(tmp_path)
+    with pytest.raises(UserError, match=r"gsm8k.jsonl.gz not found: set data.path, or DREAMPRM_DATA"):
+        read_rows(place_of(tmp_path))
     file = tmp_path / "bad.jsonl.gz"
     with gzip.open(file, "wt") as opened:
         opened.write(json.dumps(rows(1)[0] | {"steps": ["one"]}) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.evidence.labellers.chains import Row, known_quality, read_rows, split
+from benchmarks.evidence.labellers.chains import known_quality, split
 from benchmarks.evidence.labellers.features import load_features, write_features
 from benchmarks.evidence.labellers.fitting import figures
 from benchmarks.evidence.labellers.learned import Start, make_start
 from benchmarks.evidence.labellers.methods import METHODS
 from benchmarks.evidence.labellers.report import write_report
 from dreamprm.errors import UserError
+from dreamprm.sources.labellers_source import Row, place_of, read_rows
 
 AGGREGATES = ("last", "mean", "min")
 
@@ -78,7 +78,7 @@ def run_seed(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DREAMPRM_DATA"), help="holds seven_prms")
+    parser.add_argument("--data", help="holds seven_prms")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--judged", choices=("test", "validation"), default="test")
@@ -87,12 +87,10 @@ def main() -> None:
     parser.add_argument("--labels", choices=("rank", "soft", "hard"), default="rank")
     parser.add_argument("--folder", type=Path, default=Path("runs/labellers"))
     options = parser.parse_args()
-    if options.data is None:
-        raise UserError("set --data, or DREAMPRM_DATA, to the folder that holds seven_prms")
     if unknown := [name for name in options.methods.split(",") if name not in METHODS]:
         parser.error(f"unknown method {unknown[0]}; there are {', '.join(METHODS)}")
     torch.set_num_threads(1)
-    questions = read_rows(Path(options.data))
+    questions = read_rows(place_of(options.data))
     write_features(questions, options.folder / "features")
     features = load_features(options.folder / "features")
     cells = options.folder / f"cells-{options.assign}-{options.labels}"

@@ -10,15 +10,10 @@ Shapes: N chains, S steps, H hidden width.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,15 +22,15 @@ from torch import Tensor
 
 from dreamprm.errors import UserError
 from dreamprm.evaluate.steps import auc
+from dreamprm.sources.labellers_source import Row
 
-__all__ = ["Chains", "Split", "key_of", "known_quality", "make_chains", "needed", "read_rows", "reading_order", "split"]
+__all__ = ["Chains", "Split", "key_of", "known_quality", "make_chains", "needed", "reading_order", "split"]
 
 BLOCK = 8  # candidates of a question that are chosen from
 TRAINED = 4  # of these, how many train: the same for every question, whatever its answers
 POOL = 130  # questions that are trained on
 WIDTH = 128  # of the features that a judge sees
-VALIDATION, META = 0.2, 0.4  # shares of the others; the rest is the test set
-Row = Mapping[str, Any]
+VALIDATION, META = 0.2, 0.5  # shares of the others; the rest is the test set
 
 
 @dataclass
@@ -71,25 +66,6 @@ class Split:
     test: Chains
     blocks: list[tuple[list[bool], list[int]]]
     labellers: list[str]
-
-
-def read_rows(path: Path) -> dict[str, list[Row]]:
-    """The candidates of every question, in order. Raises UserError where the file is not there or not of its kind."""
-    file = path / "seven_prms" / "gsm8k.jsonl.gz" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"{file} not found: set --data, or DREAMPRM_DATA, to the folder that holds seven_prms")
-    found: dict[str, list[Row]] = defaultdict(list)
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                lengths = {name: len(values) for name, values in row["scores"].items()}
-                if set(lengths.values()) != {len(row["steps"])}:
-                    raise ValueError(f"{len(row['steps'])} steps, but scores {lengths}")
-                found[row["problem"]].append(row)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file}, line {number}: {error!r}; a row of seven_prms is expected") from None
-    return {name: sorted(rows, key=lambda row: row["candidate"]) for name, rows in found.items()}
 
 
 def known_quality(questions: Mapping[str, Sequence[Row]]) -> dict[str, float]:

@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.evidence.labellers.chains import Row, key_of, needed, reading_order
+from benchmarks.evidence.labellers.chains import key_of, needed, reading_order
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.prm.collate import Collator
 from dreamprm.prm.gguf import NEEDS, folder_of_gguf
 from dreamprm.prm.prompt import Prompt
+from dreamprm.sources.labellers_source import Row
 
 __all__ = ["chain_features", "load_features", "write_features"]
 

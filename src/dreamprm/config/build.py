@@ -59,6 +59,8 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     options: dict[str, Any] = {}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
+    if settings.num_layers is not None:
+        options["num_hidden_layers"] = settings.num_layers
     if settings.quantize is not Quantize.none:
         options["quantization_config"] = _quantization(settings.quantize)
     prompt = {name: getattr(settings, name) for name in ("question", "separator") if getattr(settings, name)}

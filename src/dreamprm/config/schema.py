@@ -76,6 +76,9 @@ class ModelConfig(Settings):
     lora: LoraConfig = setting(LoraConfig())
     vision: Vision = setting(Vision.trained, "what becomes of the vision tower; cached: computed once per image")
     vision_megabytes: int = setting(1024, "how much of a cached tower's output may lie in memory", least=1)
+    num_layers: int | None = setting(
+        None, "only that many of a text model's layers, the lowest, are read and kept; null: all", least=1
+    )
     freeze_layers: int = setting(0, "lower layers of a text model that stay as they are, with its embeddings", least=0)
     features: str | None = setting(None, "folder that keeps frozen layers' output between runs; null: in memory only")
     dropout: float | None = setting(None, "every dropout probability of the model; null leaves them", least=0, below=1)

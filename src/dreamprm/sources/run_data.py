@@ -15,6 +15,7 @@ from dreamprm.data.readers.stream import RecordStream
 from dreamprm.data.record import Record
 from dreamprm.errors import UserError
 from dreamprm.sources.file_source import FileSource, SplitFileData
+from dreamprm.sources.labellers_source import LabellersData, LabellersSource
 from dreamprm.sources.pool_source import PoolData, PoolSource
 from dreamprm.sources.source import DenseLoss, HeldOut, NoSource, Source
 from dreamprm.sources.world_source import MODEL, WorldData, WorldMeta, WorldMetaSource, WorldSource
@@ -24,6 +25,7 @@ __all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "mode
 SOURCES: dict[str, tuple[type[DataSettings], type[Source]]] = {
     "files": (SplitFileData, FileSource),
     "pool": (PoolData, PoolSource),
+    "labellers": (LabellersData, LabellersSource),
     "world": (WorldData, WorldSource),
     "world_meta": (WorldMeta, WorldMetaSource),
     "held_out": (HeldOut, Source),

@@ -126,7 +126,7 @@ def test_the_hypergradient_is_the_change_of_the_outer_loss_with_a_weight(start):
         return fit
 
     def value(fit: Fit) -> torch.Tensor:
-        return outer(fit.judge(meta.hidden), meta, "cross_entropy", "last")
+        return outer(fit.judge(meta), meta, "cross_entropy", "last")
 
     weights = torch.ones_like(train.labels)
     fit = run(weights)

@@ -10,6 +10,7 @@ Shapes: N chains, S steps, H hidden width.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,15 @@ class Chains:
 
     def __len__(self) -> int:
         return len(self.correct)
+
+    @functools.cached_property
+    def flat(self) -> Tensor:
+        """The hidden states of the steps that are there, one after another: chains are of very different lengths."""
+        return self.hidden[self.mask]
+
+    def padded(self, values: Tensor) -> Tensor:
+        """One number per step of `flat` -> (N, S), 0 where there is no step."""
+        return torch.zeros_like(self.labels).masked_scatter(self.mask, values)
 
     def take(self, rows: Tensor) -> Chains:
         return Chains(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))

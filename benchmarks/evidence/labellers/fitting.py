@@ -37,8 +37,9 @@ class Judge(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.score(hidden)[..., 0]
+    def forward(self, chains: Chains) -> Tensor:
+        """The log-odds of every step, (N, S)."""
+        return chains.padded(self.score(chains.flat)[:, 0])
 
 
 def step_losses(z: Tensor, chains: Chains) -> Tensor:
@@ -55,7 +56,7 @@ def outer(z: Tensor, chains: Chains, kind: str, how: str) -> Tensor:
 def figures(judge: Judge, split: Split, how: str) -> dict[str, float]:
     """Best-of-8 over all test questions; the AUC of the mixed ones' chains, pooled and within questions."""
     with torch.no_grad():
-        value = as_log_odds(aggregate_log_odds(judge(split.test.hidden), how, split.test.mask), how).double()
+        value = as_log_odds(aggregate_log_odds(judge(split.test), how, split.test.mask), how).double()
     picked, wins, pairs = [], 0.0, 0
     for outcomes, rows in split.blocks:
         if -1 in rows:
@@ -99,7 +100,7 @@ class Fit:
 
     def weighted(self, weights: Tensor | None = None) -> None:
         """One update. weights: (N, 1) or (N, S)."""
-        z, chains = self.judge(self.chains.hidden), self.chains
+        z, chains = self.judge(self.chains), self.chains
         losses = step_losses(z, chains)
         self.slopes = (z.detach().sigmoid() - chains.labels) * chains.mask / chains.mask.sum(1, keepdim=True)
         self.step((losses if weights is None else losses * weights).sum() / len(chains))
@@ -108,4 +109,4 @@ class Fit:
         """d of every training step's loss, (N, S), for the update that was taken last."""
         gradient = torch.autograd.grad(outer_loss, self.parameters)
         weight, bias = bilevel.step_vjp(self.optimizer, list(gradient))
-        return self.slopes * (self.chains.hidden @ weight[0] + bias)
+        return self.slopes * self.chains.padded(self.chains.flat @ weight[0] + bias)

@@ -92,14 +92,14 @@ def online(
     weights = torch.ones(len(start.train))
     for update in range(updates):
         with torch.no_grad():
-            z = run.judge(start.train.hidden)
+            z = run.judge(start.train)
         weights = weigher(seen := features(start.train, z))
         weigher.observe(seen)
         run.weighted(weights.detach()[:, None])
         if update < BEGIN:
             continue
         meta = start.split.meta
-        d = run.hypergradient(outer(run.judge(meta.hidden), meta, kind, how)).sum(1)
+        d = run.hypergradient(outer(run.judge(meta), meta, kind, how)).sum(1)
         optimizer.zero_grad()
         # dF/dφ = -Σ_i ∂w_i/∂φ d_i / N; only its direction counts for Adam, so it is scaled to one.
         (-(weights * d).sum() / d.norm().clamp_min(1e-30)).backward()
@@ -139,7 +139,7 @@ def looks(
             run.weighted(weights)
             if (left := updates - 1 - update) % 4 == 2 and left // 4 < count:
                 meta = start.split.meta
-                d = run.hypergradient(outer(run.judge(meta.hidden), meta, kind, how))
+                d = run.hypergradient(outer(run.judge(meta), meta, kind, how))
                 found += of_unit(d, start.train, unit) / count
         trust = (place * trust + found) / (place + 1)
         weights = 2 * (sharpness[0] * trust).sigmoid()

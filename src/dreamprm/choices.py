@@ -168,9 +168,11 @@ class Judged(Choice):
 
 
 class NetInput(Choice):
-    """What an instance net sees of a step: scores, label and loss, or as published the two-way softmax alone."""
+    """What an instance net sees of a step: scores, label and loss; the chain's loss alone (Meta-Weight-Net); or as
+    published the two-way softmax alone."""
 
     label_aware = "label_aware"
+    loss = "loss"
     paper = "paper"
 
 

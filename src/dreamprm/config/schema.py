@@ -24,6 +24,7 @@ from dreamprm.tracker import TrackerSettings
 from dreamprm.weigher.instance_net import InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTableSettings
 from dreamprm.weigher.step_net import StepNetSettings
+from dreamprm.weigher.step_table import StepTableSettings
 from dreamprm.weigher.weigher import WeigherSettings
 
 __all__ = [
@@ -118,6 +119,9 @@ class InnerConfig(Settings):
     loss: str = setting("cross_entropy", "loss of a step against its label", words=INNER_LOSSES)
     clip_norm: float | None = setting(1.0, _CLIP, above=0)
     optimizer: OptimizerSettings = setting(AdamW(lr=1e-4))
+    meta_weight: float = setting(
+        0.0, "of the outer loss of a batch of meta chains, trained on beside the pool", least=0
+    )
     # Slow at first: mislabelled chains have the largest losses, and would turn the PRM round before they are found.
     schedule: Schedule = setting(Cosine(warmup=0.25))
 
@@ -239,6 +243,11 @@ class TrainConfig(Settings):
         _check_rows(self.weigher, self.outer.optimizer)
         _check_steps(self.weigher, self.hypergradient)
 
+    @property
+    def reads_meta(self) -> bool:
+        """Whether the run reads a meta set: to learn weights, or to train on it."""
+        return self.weigher.learns or self.inner.meta_weight > 0
+
 
 def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
     """A sparse table is put back into its bounds on the batch's rows only, so nothing may move the others."""
@@ -257,10 +266,10 @@ def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
 
 def _check_steps(weigher: WeigherSettings, hypergradient: HypergradientConfig) -> None:
     """Weights of steps are those of losses (B, S), which forward mode takes."""
-    if not isinstance(weigher, StepNetSettings):
+    if not isinstance(weigher, (StepNetSettings, StepTableSettings)):
         return
     if hypergradient.product != "jvp" or hypergradient.unroll > 1 or not hypergradient.detach:
         raise ValueError(
-            "weigher=step_net weighs every step, which needs hypergradient=jvp "
+            f"weigher={weigher.kind} weighs every step, which needs hypergradient=jvp "
             "(hypergradient.product=jvp, unroll=1, detach=true)"
         )

@@ -78,7 +78,7 @@ def load_data(settings: Any) -> RunData:
         cold = cold[: settings.cold.num_examples]
     if not train:
         raise UserError("no training chain with a step label: look at the data with dreamprm doctor")
-    if not meta and settings.weigher.kind != "uniform":
+    if not meta and settings.reads_meta:
         raise UserError("no meta chain of which it is known whether its answer is right: set meta.path")
     if isinstance(train, RecordStream):  # whose keys are unique
         domains = sorted(train.domains[place] for place in np.unique(train.domain))
@@ -114,7 +114,7 @@ def _sources(settings: Any) -> dict[str, Source | None]:
     Where no weights are learned no meta set is needed: one of another task, or without a path, is left alone.
     """
     data = _source(settings.data, "data")
-    weighs = settings.weigher.kind != "uniform"
+    weighs = settings.reads_meta
     meta = None
     if not isinstance(settings.meta, HeldOut):
         meta = _source(settings.meta, "meta")

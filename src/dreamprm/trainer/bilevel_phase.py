@@ -83,6 +83,8 @@ class BilevelPhase:
                 self.lookahead.backward(counted, weight * num_processes() / len(rows))
             losses.append(each.detach())
             weights.append(weight.detach()[batch.step_mask] if run.weigher.per_step else weight.detach())
+        if inner.meta_weight:
+            self._train_on_meta()
         self.lookahead.step()
         used = everywhere(torch.cat(weights))
         return {
@@ -91,6 +93,12 @@ class BilevelPhase:
             "weight_std": used.std(correction=0).item(),
             "lr": lr,
         }
+
+    def _train_on_meta(self) -> None:
+        """Adds the gradient of meta_weight times the outer loss: the meta set used directly, beside the pool."""
+        run, outer = self.run, self.run.settings.outer
+        with self.lookahead.unweighted():
+            (run.settings.inner.meta_weight * self._outer_loss(run.samplers["outer"].draw(outer.batch_size))).backward()
 
     def _outer_update(self, update: int, weighing: WeigherUpdate) -> dict[str, float]:
         """The hypergradient at the updated parameters, and the weigher's update."""

@@ -120,7 +120,7 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
         say("reading the data …")
         data = first_then_others(lambda: load_data(settings))
         if not settings.show_prompts:
-            refuse(data, _batches(settings), weighs=settings.weigher.kind != "uniform")
+            refuse(data, _batches(settings), weighs=settings.reads_meta)
             for line in quick(sample(data.train), sample(data.meta), sample(data.test)):
                 say(f"  {line}")
         say(f"loading the model {settings.model.path} …")
@@ -153,7 +153,7 @@ def _batches(settings: TrainConfig) -> dict[str, int]:
     """Chains of one update, of the parts that make updates."""
     parts: dict[str, Any] = {"cold": settings.cold, "inner": settings.inner}
     found = {name: part.batch_size * part.accumulate for name, part in parts.items() if part.updates}
-    if settings.weigher.kind != "uniform" and settings.inner.updates:
+    if settings.reads_meta and settings.inner.updates:
         found["outer"] = settings.outer.batch_size * settings.outer.accumulate
     return found
 

@@ -11,7 +11,9 @@ from dreamprm.weigher.row_adam import RowAdam as RowAdam
 from dreamprm.weigher.saving import WeigherError as WeigherError
 from dreamprm.weigher.saving import load as load
 from dreamprm.weigher.saving import save as save
+from dreamprm.weigher.small_loss import SmallLoss as SmallLoss
 from dreamprm.weigher.step_net import StepNet as StepNet
+from dreamprm.weigher.step_table import StepTable as StepTable
 from dreamprm.weigher.uniform import Uniform as Uniform
 from dreamprm.weigher.weigher import Weigher as Weigher
 from dreamprm.weigher.weigher import WeigherSettings as WeigherSettings

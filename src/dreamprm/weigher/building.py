@@ -8,7 +8,9 @@ from dreamprm.setting import arguments_of
 from dreamprm.weigher.domain_table import DomainTable, DomainTableSettings
 from dreamprm.weigher.instance_net import InstanceNet, InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTable, InstanceTableSettings
+from dreamprm.weigher.small_loss import SmallLoss, SmallLossSettings
 from dreamprm.weigher.step_net import StepNet, StepNetSettings
+from dreamprm.weigher.step_table import StepTable, StepTableSettings
 from dreamprm.weigher.uniform import Uniform, UniformSettings
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
@@ -19,7 +21,9 @@ WEIGHERS: dict[str, tuple[type[WeigherSettings], type[Weigher]]] = {
     "domain_table": (DomainTableSettings, DomainTable),
     "instance_table": (InstanceTableSettings, InstanceTable),
     "instance_net": (InstanceNetSettings, InstanceNet),
+    "small_loss": (SmallLossSettings, SmallLoss),
     "step_net": (StepNetSettings, StepNet),
+    "step_table": (StepTableSettings, StepTable),
 }
 """Kind -> (settings, class): the line that a new weigher adds."""
 

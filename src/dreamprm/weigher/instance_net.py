@@ -28,6 +28,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 _DOMAIN_WIDTH = 4
+_WIDTHS = {NetInput.label_aware: 6, NetInput.loss: 1, NetInput.paper: 2}
 
 
 @dataclass
@@ -58,6 +59,7 @@ class InstanceNet(Weigher):
     features='label_aware': x_s holds P(+), its agreement with the label, log(1 + loss), the label, the step's place,
     the number of steps and an embedding of the domain (where num_domains is given). The last layer starts at zero, so
     every weight starts in the middle of its bounds: 1 of [0, 2].
+    features='loss': x_s is log(1 + loss) of the chain alone, as in Meta-Weight-Net (arXiv 1902.07379).
     features='paper': x_s is the two-way softmax (P(+), P(-)), hidden=10, weight in [0, 1], as published: 41 parameters,
     blind to the label. Differs from the paper in nothing but that its input is detached unless the features are not.
     Raises ValueError for unknown settings, and for an example without a domain where domains are in use.
@@ -94,8 +96,9 @@ class InstanceNet(Weigher):
         self.features, self.low, self.high = features, low, high
         self.centred = not paper
         self.register_buffer("centre", torch.zeros(()))
-        self.domain = nn.Embedding(num_domains, _DOMAIN_WIDTH) if num_domains and not paper else None
-        width = 2 if paper else 6 + (0 if self.domain is None else _DOMAIN_WIDTH)
+        aware = features == NetInput.label_aware
+        self.domain = nn.Embedding(num_domains, _DOMAIN_WIDTH) if num_domains and aware else None
+        width = _WIDTHS[features] + (0 if self.domain is None else _DOMAIN_WIDTH)
         self.net = nn.Sequential(nn.Linear(width, hidden), _ACTIVATIONS[activation](), nn.Linear(hidden, 1))
         if not paper:
             for parameter in self.net[2].parameters():
@@ -128,6 +131,8 @@ class InstanceNet(Weigher):
         probability = features.probability
         if self.features == NetInput.paper:
             return torch.stack([probability, 1 - probability], -1)
+        if self.features == NetInput.loss:
+            return features.log_loss[:, None, None].expand(*probability.shape, 1)
         # Centred, and of order one: raw labels and losses as they were kept the net from learning at all.
         per_example = [features.log_loss, features.num_steps.float().log() / 2 - 0.5]
         columns = [

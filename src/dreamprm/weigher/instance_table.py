@@ -69,14 +69,16 @@ class InstanceTable(Weigher):
         self.table = nn.Parameter(torch.full((num_examples, 1), float(start)))
 
     def forward(self, features: Features) -> Float[Tensor, " B"]:
-        index = features.index
+        self._check(features.index)
+        return F.embedding(features.index, self.table, sparse=self.sparse)[:, 0]
+
+    def _check(self, index: Tensor) -> None:
         outside = (index < 0) | (index >= len(self.table))
         if outside.any():
             raise ValueError(
                 f"rows {index[outside].tolist()[:5]} are not in the table of {len(self.table)} examples; give the "
                 "collator (row, record) pairs of the training data"
             )
-        return F.embedding(index, self.table, sparse=self.sparse)[:, 0]
 
     @torch.no_grad()
     def project(self) -> None:

@@ -22,6 +22,7 @@ class WeigherSettings(Settings):
     """Every field but `kind` is an argument of the weigher's class."""
 
     kind: str = ""
+    learns = True  # no setting: whether the weigher has something to learn, for which it needs a meta set
 
 
 class Weigher(nn.Module):

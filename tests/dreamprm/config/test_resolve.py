@@ -32,7 +32,8 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
         ("weigher.hidden=abc", r"weigher\.hidden: Value 'abc' .* Integer"),
         (
             "weigher.kind=net",
-            r"weigher\.kind: 'net' is none of domain_table, instance_net, instance_table, step_net, uniform",
+            r"weigher\.kind: 'net' is none of domain_table, instance_net, instance_table, small_loss, step_net, "
+            "step_table, uniform",
         ),
         ("model.head=gen", r"model\.head: .*generative"),
         ("outer.optimizer.lr=-1", r"outer\.optimizer: lr must be above 0, is -1"),
@@ -40,6 +41,11 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
         ("outer=5", r"outer: is a group of settings \(batch_size, .*\), not 5"),
         ("weigher=foo", r"weigher=foo: no such file; options of 'weigher': domain_table"),
         ("weigher=step_net", "weighs every step, which needs hypergradient=jvp"),
+        ("weigher=step_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),
+        (
+            "weigher=step_table optimizer@outer.optimizer=row_adam",
+            "weigher=step_table weighs every step, which needs hypergradient=jvp",
+        ),
         ("weigher=instance_table", "moves the batch's rows only: optimizer@outer.optimizer=row_adam"),
         ("foo", "'foo' is no setting: write name=value"),
         ("optimizer@inner.optimizer=row_adam", "inner.optimizer.kind: 'row_adam' is none of adam, adamw"),
@@ -47,7 +53,7 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
 )
 def test_a_wrong_setting_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        resolve_train(compose_config("train", [override]))
+        resolve_train(compose_config("train", override.split()))
     assert "\n" not in str(caught.value)
 
 

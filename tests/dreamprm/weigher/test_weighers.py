@@ -10,7 +10,9 @@ from dreamprm.weigher import (
     InstanceNet,
     InstanceTable,
     RowAdam,
+    SmallLoss,
     StepNet,
+    StepTable,
     Uniform,
     WeigherError,
     from_batch,
@@ -24,6 +26,43 @@ def test_all_start_at_one(features):
     one = torch.ones(2)
     for weigher in (Uniform(), DomainTable(3), InstanceTable(2), InstanceNet(3), InstanceNet()):
         torch.testing.assert_close(weigher(features).detach(), one)
+
+
+def test_small_loss_keeps_the_share_of_the_smallest_losses(build_batch):
+    features = from_batch(build_batch(torch.ones(5, 1)), torch.zeros(5, 1), torch.tensor([3.0, 1.0, 4.0, 2.0, 5.0]))
+    weigher = SmallLoss(share=0.5)
+    kept = torch.tensor([2.0, 2.0, 0.0, 2.0, 0.0])  # ceil(2.5) of 5, at the weight that keeps the mean of even shares
+    torch.testing.assert_close(weigher(features), kept)
+    weigher.settle([features[:2], features[2:]])
+    weigher.eval()
+    torch.testing.assert_close(weigher(features[2:]), kept[2:])  # by the whole data set's bound, not this batch's
+
+
+def test_a_net_of_losses_sees_nothing_else(features):
+    torch.manual_seed(0)
+    net = InstanceNet(3, features="loss", hidden=100, activation="relu")
+    torch.nn.init.normal_(net.net[2].weight)
+    same = replace(features, probability=features.probability.flip(0), domain=features.domain + 1)
+    torch.testing.assert_close(net(features), net(same))
+    assert not torch.equal(net(features), net(replace(features, log_loss=features.log_loss.flip(0))))
+
+
+def test_a_step_table_has_an_entry_for_every_step_and_moves_only_what_it_met(features, tmp_path):
+    table = StepTable(4, num_steps=3)
+    given = table(features)
+    torch.testing.assert_close(given.detach(), features.mask.float())  # 1 for every step, 0 where there is none
+    optimizer = RowAdam(table.parameters(), lr=0.5)
+    given.sum().backward()
+    optimizer.step()
+    project(table)
+    met = torch.zeros(4, 3, dtype=torch.bool)
+    met[features.index, : features.mask.shape[1]] = features.mask
+    # Adam's first step is lr in size; a place without a step has no gradient and stays.
+    torch.testing.assert_close(table.table.detach(), torch.where(met, 0.5, 1.0))
+    save(table, tmp_path / "table.safetensors", keys=list("abcd"))
+    torch.testing.assert_close(load(tmp_path / "table.safetensors", keys=list("abcd"))(features), table(features))
+    with pytest.raises(ValueError, match=r"raise weigher\.num_steps"):
+        StepTable(4, num_steps=1)(features)
 
 
 def test_a_step_net_has_the_instance_nets_logits_step_by_step(features):

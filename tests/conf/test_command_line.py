@@ -21,7 +21,7 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("argument", "message"),
     [
         ("weigher.hiden=3", "weigher.hiden: no such setting; weigher allows kind, features, hidden"),
-        ("+experiment=nope", "experiment=nope: no such file; options of 'experiment': clean_only, domain_table"),
+        ("+experiment=nope", "experiment=nope: no such file; options of 'experiment': clean_only, cold_start"),
         ("experiment=instancenet", "did you mean instance_net?"),
         ("weigher=instance_tabel", "did you mean instance_table?"),
         ("iner.updates=5", "iner: no such setting; allowed are"),

@@ -224,7 +224,7 @@ def domain_figure(run: RunContent) -> str:
         figure = Figure(figsize=(5.2, 0.34 * len(order) + 1.0), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(axis="y", visible=False)
-        span = max(*means, 0.0) - min(*means, 0.0)
+        span = max(*means, 0.0) - min(*means, 0.0) or 1.0  # all weights may be 0
         places = range(len(order))
         colours = [BLUE if mean >= middle else ORANGE for mean in means]
         axes.barh(places, means, color=colours, height=0.66, alpha=0.85)

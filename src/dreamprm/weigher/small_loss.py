@@ -40,7 +40,7 @@ class SmallLoss(Weigher):
         super().__init__()
         self.settings: dict[str, Any] = {"share": share}
         self.share = share
-        self.register_buffer("bound", torch.tensor(torch.inf))
+        self.register_buffer("bound", torch.tensor(torch.finfo(torch.float32).max))
 
     def forward(self, features: Features) -> Float[Tensor, " B"]:
         losses = features.log_loss

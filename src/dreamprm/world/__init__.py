@@ -5,7 +5,6 @@ from dreamprm.world.captions import DenseExample as DenseExample
 from dreamprm.world.captions import dense_batch as dense_batch
 from dreamprm.world.captions import dense_examples as dense_examples
 from dreamprm.world.captions import dense_loss as dense_loss
-from dreamprm.world.captions import matching_examples as matching_examples
 from dreamprm.world.questions import DOMAINS as DOMAINS
 from dreamprm.world.questions import OFF_TARGET as OFF_TARGET
 from dreamprm.world.questions import TARGETS as TARGETS

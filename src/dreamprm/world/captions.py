@@ -18,14 +18,12 @@ from torch import Tensor
 
 from dreamprm.world.mistakes import Carelessness, careless_solution
 from dreamprm.world.questions import DOMAINS, sample_question
-from dreamprm.world.scene import LARGEST, STYLES, caption, draw, sample_scene
+from dreamprm.world.scene import STYLES, caption, draw, sample_scene
 from dreamprm.world.tasks import Solution
 
-__all__ = ["DESCRIBE", "FITS", "DenseExample", "dense_batch", "dense_examples", "dense_loss", "matching_examples"]
+__all__ = ["DESCRIBE", "DenseExample", "dense_batch", "dense_examples", "dense_loss"]
 
 DESCRIBE = "describe"
-FITS = ("same", "over")
-"""What the base answers where a text fits the image, and where it does not: no words of a verdict."""
 _IGNORED = -100
 
 
@@ -64,32 +62,6 @@ def dense_examples(
         solution = question.solution if careless is None else careless_solution(question, careless, rng)
         turns = (question.text, response_text(solution)), (DESCRIBE, caption(question.scene))
         yield DenseExample(draw(question.scene), turns)
-
-
-def matching_examples(seed: int = 0) -> Iterator[DenseExample]:
-    """An endless stream of image-text matching, the same for the same seed: the clauses of a random scene's caption,
-    half of them with another number, each answered by one of `FITS`, and the caption after them.
-
-    What vision-language models learn from captions before anyone labels a chain (as BLIP, arXiv 2201.12086). No
-    question, chain or label of the world goes into it.
-    """
-    rng = random.Random(f"matching {seed}")
-    while True:
-        scene = sample_scene(rng.choice(STYLES), rng.randint(1, 4), rng)
-        turns: list[tuple[str, str]] = []
-        for thing in rng.sample(scene.things, len(scene.things)):
-            fits = rng.random() < 0.5
-            value = thing.value if fits else _another(thing.value, rng)
-            opening = "" if turns else f"{DESCRIBE}\n"
-            turns.append((f"{opening}{thing.colour} {value}", FITS[0] if fits else FITS[1]))
-        yield DenseExample(draw(scene), (*turns, (DESCRIBE, caption(scene))))
-
-
-def _another(value: int, rng: random.Random) -> int:
-    """Another number: a neighbour in half of the cases, else any."""
-    near = [other for other in (value - 1, value + 1) if 1 <= other <= LARGEST]
-    every = [other for other in range(1, LARGEST + 1) if other != value]
-    return rng.choice(near if rng.random() < 0.5 else every)
 
 
 def response_text(solution: Solution) -> str:

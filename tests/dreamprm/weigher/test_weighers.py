@@ -280,7 +280,7 @@ def test_other_keys_or_domains_are_refused(tmp_path):
         (lambda: DomainTable(2, "cube"), "allowed are softplus, exp, sigmoid"),
         (lambda: InstanceTable(0), "at least one example"),
         (lambda: InstanceTable(2, start=4.0), "must lie between low=-1.0 and high=3.0"),
-        (lambda: InstanceNet(features="magic"), "allowed are label_aware, paper"),
+        (lambda: InstanceNet(features="magic"), "allowed are label_aware, loss, paper"),
         (lambda: InstanceNet(activation="step"), "allowed are leaky_relu"),
         (lambda: InstanceNet(low=2.0, high=1.0), "below high=1.0"),
         (lambda: RowAdam([torch.nn.Parameter(torch.ones(1))], lr=-1), "must not be negative"),

@@ -1,8 +1,9 @@
 """The matrix method x trouble x seed: `python -m benchmarks.evidence [--troubles …] [--methods …] [--seeds 3]`.
 
-Resumable: a cell that is there is kept. Each (trouble, seed) has one cold start that all its methods share. Writes the
-cells as one parquet file and benchmarks/reports/DATE-evidence.md; `--judged validation --first-seed 100` chooses
-settings on other questions and other seeds than those that are reported.
+Resumable: a cell that is there is kept. Each (trouble, seed) has one cold start that all its methods share; the base
+and its states of all chains are made once, before anything else. Writes the cells as one parquet file and
+benchmarks/reports/DATE-evidence.md; `--judged validation --first-seed 100` chooses settings on other questions and
+other seeds than those that are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from benchmarks.evidence.fitting import figures
 from benchmarks.evidence.methods import METHODS
 from benchmarks.evidence.report import write_report
-from benchmarks.evidence.start import Start, load_start
+from benchmarks.evidence.start import Start, load_start, prepare
 from dreamprm.evaluate.steps import auc
 from dreamprm.world import KINDS
 
@@ -51,11 +52,11 @@ def run_start(folder: Path, trouble: str, seed: int, judged: str, methods: list[
     made: list[str] = []
     start: Start | None = None
     for method in methods:
-        path = cell_path(folder, trouble, seed, method)
+        path = cell_path(folder, trouble, seed, judged, method)
         if path.is_file():
             continue
-        start = start or load_start(folder / "starts" / f"{trouble}-{seed}.pt", trouble, seed, judged)
-        found = run_cell(start, method) | {"judged": judged, "start_seconds": start.seconds}
+        start = start or load_start(folder, trouble, seed, judged)
+        found = run_cell(start, method) | {"judged": judged}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(found))
@@ -65,8 +66,8 @@ def run_start(folder: Path, trouble: str, seed: int, judged: str, methods: list[
     return made
 
 
-def cell_path(folder: Path, trouble: str, seed: int, method: str) -> Path:
-    return folder / "cells" / f"{trouble}-{seed}-{method}.json"
+def cell_path(folder: Path, trouble: str, seed: int, judged: str, method: str) -> Path:
+    return folder / "cells" / f"{trouble}-{seed}-{judged}-{method}.json"
 
 
 def self_consistency(start: Start) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def main() -> None:
             parser.error(f"unknown {what} {unknown[0]}; there are {', '.join(known)}")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     starts = [(trouble, seed) for seed in seeds for trouble in troubles]
+    prepare(options.folder)
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         jobs = [pool.submit(run_start, options.folder, *one, options.judged, methods) for one in starts]
         for done, job in enumerate(as_completed(jobs), 1):
@@ -108,9 +110,7 @@ def main() -> None:
             print(f"{done} of {len(jobs)} starts", flush=True)
     cells = [json.loads(path.read_text()) for path in sorted((options.folder / "cells").glob("*.json"))]
     cells = [c for c in cells if c["judged"] == options.judged and c["trouble"] in troubles and c["seed"] in seeds]
-    first = load_start(
-        options.folder / "starts" / f"{troubles[0]}-{seeds[0]}.pt", troubles[0], seeds[0], options.judged
-    )
+    first = load_start(options.folder, troubles[0], seeds[0], options.judged)
     command = "python -m benchmarks.evidence " + " ".join(sys.argv[1:])
     print(write_report(cells, self_consistency(first), command.strip(), options.folder))
 

@@ -20,11 +20,11 @@ from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
 import bilevel
+from benchmarks.evidence.chains import Chains
 from benchmarks.evidence.judge import Judge
-from benchmarks.evidence.start import Chains
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["Fit", "aggregate", "figures", "meta_losses", "scores"]
+__all__ = ["Fit", "aggregate", "figures", "meta_losses", "scores", "train_on"]
 
 BATCH = 64
 LR = 1e-3
@@ -53,14 +53,10 @@ def meta_losses(kind: str, how: str) -> MetaLoss:
     return loss
 
 
-def scores(judge: Judge, chains: Chains, batch_size: int = 256) -> Tensor:
+@torch.no_grad()
+def scores(judge: Judge, chains: Chains) -> Tensor:
     """The log-odds of every step, (N, S)."""
-    found = torch.zeros_like(chains.labels)
-    with torch.no_grad():
-        for rows in torch.argsort(chains.length, stable=True).split(batch_size):
-            some = chains.take(rows)
-            found[rows, : some.mask.shape[1]] = judge(some.hidden, some.positions)
-    return found
+    return judge(chains.states)
 
 
 def figures(judge: Judge, chains: Chains) -> dict[str, float]:
@@ -83,6 +79,22 @@ def _picked(value: Tensor, chains: Chains) -> list[float]:
         rows = order[chains.question == question]
         picked.append(float(chains.correct[rows[value[rows].argmax()]]))
     return picked
+
+
+def train_on(
+    judge: Judge,
+    chains: Chains,
+    weights: Tensor | None = None,
+    targets: Tensor | None = None,
+    *,
+    updates: int,
+    seed: int,
+) -> Judge:
+    """The judge after weighted training on these chains' labels, or on other targets; both (N, S)."""
+    run = Fit(judge, chains, updates, seed)
+    for _ in range(updates):
+        run.weighted(run.draw(), weights, targets)
+    return run.judge
 
 
 class Fit:
@@ -122,35 +134,27 @@ class Fit:
 
     def weighted(self, rows: Tensor, weights: Tensor | None, targets: Tensor | None = None) -> None:
         """One update on Σ_is w_is l_is / (n_i B); weights and targets are (N, S) for all chains."""
-        some = self.chains.take(rows)
-        width = some.mask.shape[1]
-        labels = some.labels if targets is None else targets[rows, :width]
-        losses = F.binary_cross_entropy_with_logits(self.judge(some.hidden, some.positions), labels, reduction="none")
-        used = some.mask.float() if weights is None else some.mask * weights[rows, :width]
-        self.step(((losses * used).sum(1) / some.mask.sum(1)).mean())
+        mask = self.chains.mask[rows]
+        labels = (self.chains.labels if targets is None else targets)[rows]
+        losses = F.binary_cross_entropy_with_logits(self.judge(self.chains.states[rows]), labels, reduction="none")
+        used = mask.float() if weights is None else mask * weights[rows]
+        self.step(((losses * used).sum(1) / mask.sum(1)).mean())
 
-    def meta_gradient(self, meta: Chains, loss: MetaLoss, batch_size: int = 256) -> tuple[dict[str, Tensor], float]:
+    def meta_gradient(self, meta: Chains, loss: MetaLoss) -> tuple[dict[str, Tensor], float]:
         """∇F and F at the live parameters, over all of the meta set."""
-        total = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-        value = 0.0
-        for rows in torch.argsort(meta.length, stable=True).split(batch_size):
-            some = meta.take(rows)
-            part = loss(self.judge(some.hidden, some.positions), some.mask, some.correct).sum() / len(meta)
-            value += part.item()
-            for name, gradient in zip(total, torch.autograd.grad(part, list(self.parameters.values())), strict=True):
-                total[name] += gradient
-        return total, value
+        value = loss(self.judge(meta.states), meta.mask, meta.correct).mean()
+        gradient = torch.autograd.grad(value, list(self.parameters.values()))
+        return dict(zip(self.parameters, gradient, strict=True)), value.item()
 
-    def hypergradient(self, chains: Chains, gradient: dict[str, Tensor], batch_size: int = 256) -> Tensor:
-        """d of every step of `chains`, (N, S), for the step that was taken last; 0 where there is no step."""
-        moved = bilevel.step_vjp(self.optimizer, list(gradient.values()))
+    def hypergradient(self, chains: Chains, gradient: dict[str, Tensor], *, of_adam: bool = True) -> Tensor:
+        """d of every step of `chains`, (N, S), for the update that was taken last; 0 where there is no step.
+
+        of_adam: False takes gradient descent's derivative, the identity, in place of AdamW's.
+        """
+        values = list(gradient.values())
+        moved = bilevel.step_vjp(self.optimizer, values) if of_adam else values
         tangents = dict(zip(gradient, moved, strict=True))
-        found = torch.zeros_like(chains.labels)
+        call = lambda params: functional_call(self.judge, params, (chains.states,))  # noqa: E731
         with torch.no_grad():
-            for rows in torch.argsort(chains.length, stable=True).split(batch_size):
-                some = chains.take(rows)
-                call = lambda p, given=(some.hidden, some.positions): functional_call(self.judge, p, given)  # noqa: E731
-                z, dz, *_ = jvp(call, (self.before,), (tangents,))
-                d = (z.sigmoid() - some.labels) * dz * some.mask / some.mask.sum(1, keepdim=True)
-                found[rows, : d.shape[1]] = d
-        return found
+            z, dz, *_ = jvp(call, (self.before,), (tangents,))
+        return (z.sigmoid() - chains.labels) * dz * chains.mask / chains.mask.sum(1, keepdim=True)

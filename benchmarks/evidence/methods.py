@@ -1,28 +1,34 @@
-"""The methods, each a function of a start: what it trains on, with how much trust. All have the same number of updates
-of the same size from the same cold-started judge; only what they look at differs.
+"""The methods, each a function of a start: what it trains on, with how much trust. All begin at the same cold-started
+judge and end with the same number of updates of the same size; only what they look at differs.
 
 A method gives the trained judge and, where it has one, the trust that it ends with in every step, (N, S).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.evidence.fitting import Fit, meta_losses, scores
+from benchmarks.evidence import online
+from benchmarks.evidence.chains import Chains
+from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge
-from benchmarks.evidence.learned import learn_weights
-from benchmarks.evidence.start import Chains, Start
+from benchmarks.evidence.learned import label_posterior, learn_trust, train_jointly, weights_of
+from benchmarks.evidence.start import Start
+from dreamprm.weigher import DomainTable, InstanceNet, StepNet
 
-__all__ = ["METHODS", "Outcome"]
+__all__ = ["META_UPDATES", "METHODS", "UPDATES", "Outcome", "fit", "label_losses", "on_meta", "with_meta"]
 
-UPDATES = 200
+UPDATES = 240
 META_UPDATES = 100
 KEPT = 0.6
+SHARPNESS = 2.0
 
 
 @dataclass
@@ -35,10 +41,7 @@ class Outcome:
 
 def fit(start: Start, weights: Tensor | None = None, targets: Tensor | None = None) -> Judge:
     """The cold-started judge, trained on its pool."""
-    run = Fit(Judge(start.layer), start.train, UPDATES, start.seed)
-    for _ in range(UPDATES):
-        run.weighted(run.draw(), weights, targets)
-    return run.judge
+    return train_on(Judge(start.cold), start.train, weights, targets, updates=UPDATES, seed=start.seed + 1)
 
 
 def keep_best(start: Start, trust: Tensor, share: float = KEPT) -> Outcome:
@@ -50,13 +53,17 @@ def keep_best(start: Start, trust: Tensor, share: float = KEPT) -> Outcome:
 
 def label_losses(judge: Judge, chains: Chains) -> Tensor:
     """The loss of every step, (N, S), 0 where there is none."""
-    z = scores(judge, chains)
-    return F.binary_cross_entropy_with_logits(z, chains.labels, reduction="none") * chains.mask
+    return F.binary_cross_entropy_with_logits(scores(judge, chains), chains.labels, reduction="none") * chains.mask
+
+
+def of_chains(values: Tensor, chains: Chains) -> Tensor:
+    """The mean over each chain's steps, (N,)."""
+    return (values * chains.mask).sum(1) / chains.mask.sum(1)
 
 
 def cold_start(start: Start) -> Outcome:
     """No further training."""
-    return Outcome(Judge(start.layer))
+    return Outcome(Judge(start.cold))
 
 
 def no_selection(start: Start) -> Outcome:
@@ -74,20 +81,24 @@ def random_subset(start: Start) -> Outcome:
 
 def small_loss(start: Start) -> Outcome:
     """Chains of the smallest mean loss under the cold-started judge."""
-    losses = label_losses(Judge(start.layer), start.train)
-    return keep_best(start, -losses.sum(1) / start.train.mask.sum(1))
+    return keep_best(start, -of_chains(label_losses(Judge(start.cold), start.train), start.train))
+
+
+def small_loss_steps(start: Start) -> Outcome:
+    """Steps in place of chains."""
+    losses, mask = label_losses(Judge(start.cold), start.train), start.train.mask
+    kept = (losses <= losses[mask].quantile(KEPT)).float()
+    return Outcome(fit(start, kept / KEPT), -losses)
 
 
 def _halves(start: Start) -> list[tuple[Tensor, Judge]]:
-    """Each half of the pool, and a judge trained on the other one."""
+    """Each half of the pool, and a judge trained from the base on the other one."""
     order = torch.randperm(len(start.train), generator=torch.Generator().manual_seed(start.seed))
     halves = order.chunk(2)
     found = []
     for mine, other in ((halves[0], halves[1]), (halves[1], halves[0])):
-        run = Fit(Judge(start.layer), start.train.take(other), UPDATES // 2, start.seed)
-        for _ in range(UPDATES // 2):
-            run.weighted(run.draw(), None)
-        found.append((mine, run.judge))
+        judge = train_on(Judge(start.upper), start.train.take(other), updates=UPDATES, seed=start.seed)
+        found.append((mine, judge))
     return found
 
 
@@ -116,64 +127,167 @@ def label_correction(start: Start) -> Outcome:
 
 
 def strong_weak(start: Start) -> Outcome:
-    """Chains on whose steps the cold-started (weak) judge and a trained (strong) one agree most."""
-    weak, strong = (scores(judge, start.train).sigmoid() for judge in (Judge(start.layer), fit(start)))
-    return keep_best(start, -((weak - strong).abs() * start.train.mask).sum(1) / start.train.mask.sum(1))
+    """Athena-like (arXiv 2506.09532): chains on whose steps the cold-started (weak) judge and a longer trained (strong)
+    one agree most."""
+    weak, strong = (scores(judge, start.train).sigmoid() for judge in (Judge(start.cold), fit(start)))
+    return keep_best(start, -of_chains((weak - strong).abs(), start.train))
+
+
+def balanced_information(start: Start) -> Outcome:
+    """The BIS score: chains that hold right and wrong steps, p (1 - p) with p the share labelled right, and whose
+    labels are reliable: the mean label of the steps called right."""
+    chains = start.train
+    right = (chains.labels > 0.5) & chains.mask
+    share = of_chains(right.float(), chains)
+    reliable = (chains.labels * right).sum(1) / right.sum(1).clamp_min(1)
+    return keep_best(start, (share * (1 - share) + 0.05) * reliable)
+
+
+def quality_difficulty_diversity(start: Start) -> Outcome:
+    """s1-like (arXiv 2501.19393): of the better half by the judge's agreement, the harder ones, domains in turns."""
+    chains = start.train
+    p = scores(Judge(start.cold), chains).sigmoid()
+    agreement = of_chains(1 - (p - chains.labels).abs(), chains)
+    unsure = -of_chains((p - 0.5).abs(), chains)
+    ranked = unsure + 10.0 * (agreement >= agreement.quantile(1 - 1.3 * KEPT))
+    order = torch.zeros(len(chains))
+    for domain in range(start.num_domains):
+        rows = (chains.domain == domain).nonzero()[:, 0]
+        order[rows[ranked[rows].argsort(descending=True)]] = -torch.arange(len(rows)).float()
+    return keep_best(start, order)
+
+
+def cluster_and_rank(start: Start, clusters: int = 20) -> Outcome:
+    """CaR-like (arXiv 2402.18191): the best of every cluster of the chains' mean states, by the judge's agreement."""
+    chains = start.train
+    p = scores(Judge(start.cold), chains).sigmoid()
+    agreement = of_chains(1 - (p - chains.labels).abs(), chains)
+    points = F.normalize(chains.states.sum(1) / chains.mask.sum(1, keepdim=True), dim=1)
+    centres = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(start.seed))[:clusters]]
+    for _ in range(10):
+        nearest = (points @ centres.T).argmax(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = F.normalize(sums, dim=1)
+    place = torch.zeros(len(chains))
+    for cluster in range(clusters):
+        rows = (nearest == cluster).nonzero()[:, 0]
+        place[rows[agreement[rows].argsort(descending=True)]] = -torch.arange(len(rows)) / max(1, len(rows))
+    return keep_best(start, place)
+
+
+def training_dynamics(start: Start, looks: int = 8) -> Outcome:
+    """Chains that are learned early and stay learned: the mean loss over a training run."""
+    run, total = Fit(Judge(start.upper), start.train, UPDATES, start.seed), torch.zeros(len(start.train))
+    for update in range(UPDATES):
+        run.weighted(run.draw(), None)
+        if (update + 1) % (UPDATES // looks) == 0:
+            total += of_chains(label_losses(run.judge, start.train), start.train)
+    return keep_best(start, -total)
 
 
 def one_look(start: Start) -> Outcome:
-    """LESS-like: chains by the product of their gradient with the meta set's, once, at the cold-started judge."""
-    run = Fit(Judge(start.layer), start.train, UPDATES, start.seed)
+    """LESS-like (arXiv 2402.04333): chains by the product of their gradient with the meta set's, once."""
+    run = Fit(Judge(start.cold), start.train, UPDATES, start.seed)
     for _ in range(5):
         run.weighted(run.draw(), None)
     gradient, _ = run.meta_gradient(start.meta, meta_losses("mse", "min"))
     return keep_best(start, run.hypergradient(start.train, gradient).sum(1))
 
 
-def _on_meta(start: Start, how: str, added: bool = False) -> Judge:
-    """Trained on the meta set's outcomes by the aggregate of its steps, with the pool beside it where `added`."""
-    judge, loss = Judge(start.layer), meta_losses("cross_entropy", how)
-    updates = UPDATES if added else META_UPDATES
-    run, pool = Fit(judge, start.meta, updates, start.seed), Fit(judge, start.train, updates, start.seed)
-    for _ in range(updates):
-        some = start.meta.take(run.draw())
-        total = loss(judge(some.hidden, some.positions), some.mask, some.correct).mean()
-        if added:
-            more = start.train.take(pool.draw())
-            z = judge(more.hidden, more.positions)
-            losses = F.binary_cross_entropy_with_logits(z, more.labels, reduction="none") * more.mask
-            total = total + (losses.sum(1) / more.mask.sum(1)).mean()
-        run.step(total)
-    return judge
+def on_meta(start: Start, how: str = "min") -> Judge:
+    """Trained on the meta set's outcomes alone by an aggregate of its steps."""
+    loss, meta = meta_losses("cross_entropy", how), start.meta
+    run = Fit(Judge(start.cold), meta, META_UPDATES, start.seed)
+    for _ in range(META_UPDATES):
+        rows = run.draw()
+        run.step(loss(run.judge(meta.states[rows]), meta.mask[rows], meta.correct[rows]).mean())
+    return run.judge
+
+
+def with_meta(start: Start, weights: Tensor | None = None) -> Judge:
+    """Trained on the weighted pool and the meta set's outcomes together."""
+    judge = Judge(start.cold)
+    return train_jointly(judge, start.train, start.meta, weights, updates=UPDATES, seed=start.seed + 1)
 
 
 def meta_directly(start: Start) -> Outcome:
-    judge = _on_meta(start, "min")
+    judge = on_meta(start)
     return Outcome(judge, -label_losses(judge, start.train))
 
 
 def meta_added(start: Start) -> Outcome:
-    judge = _on_meta(start, "min", added=True)
+    judge = with_meta(start)
     return Outcome(judge, -label_losses(judge, start.train))
 
 
 def outcome_model(start: Start) -> Outcome:
     """An outcome reward model: the meta set's outcomes at the last step."""
-    return Outcome(_on_meta(start, "last"))
+    return Outcome(on_meta(start, "last"))
 
 
 def meta_judge_filters(start: Start) -> Outcome:
     """Chains of the smallest loss under a judge trained on the meta set: no bilevel loop."""
-    losses = label_losses(_on_meta(start, "min"), start.train)
-    return keep_best(start, -losses.sum(1) / start.train.mask.sum(1))
+    return keep_best(start, -of_chains(label_losses(on_meta(start), start.train), start.train))
 
 
-def _learned(unit: str, **settings: object) -> Callable[[Start], Outcome]:
+def _online(make: Callable[[Start], Any], lr: float, kind: str, how: str) -> Callable[[Start], Outcome]:
     def method(start: Start) -> Outcome:
-        judge, trust = learn_weights(start, unit, seed=start.seed, **settings)  # type: ignore[arg-type]
-        return Outcome(judge, trust)
+        return Outcome(*online.online(start, make(start), lr, meta_losses(kind, how), updates=UPDATES))
 
     return method
+
+
+@functools.lru_cache(maxsize=4)
+def _trust(start: Start, unit: str) -> Tensor:
+    return learn_trust(start, unit, seed=start.seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _posterior(start: Start) -> Tensor:
+    return label_posterior(start, seed=start.seed)
+
+
+def _learned(unit: str) -> Callable[[Start], Outcome]:
+    def method(start: Start) -> Outcome:
+        trust = _trust(start, unit)
+        return Outcome(fit(start, weights_of(trust, SHARPNESS)), trust)
+
+    return method
+
+
+def step_table_and_meta(start: Start) -> Outcome:
+    trust = _trust(start, "both")
+    return Outcome(with_meta(start, weights_of(trust, SHARPNESS)), trust)
+
+
+def posterior(start: Start) -> Outcome:
+    """Weights by how likely the label is to a judge of pool and meta set; the last training on the pool alone."""
+    trust = _posterior(start)
+    return Outcome(fit(start, weights_of(trust, 1.0)), trust)
+
+
+def posterior_and_meta(start: Start) -> Outcome:
+    trust = _posterior(start)
+    return Outcome(with_meta(start, weights_of(trust, 1.0)), trust)
+
+
+def combined(start: Start) -> Outcome:
+    """Both kinds of trust added; the last training on the pool alone."""
+    trust = _posterior(start) + _trust(start, "both")
+    return Outcome(fit(start, weights_of(trust, 1.0)), trust)
+
+
+def combined_and_meta(start: Start) -> Outcome:
+    trust = _posterior(start) + _trust(start, "both")
+    return Outcome(with_meta(start, weights_of(trust, 1.0)), trust)
+
+
+def published(start: Start) -> Outcome:
+    return Outcome(*online.published(start))
+
+
+def learn_to_reweight(start: Start) -> Outcome:
+    return Outcome(*online.learn_to_reweight(start, meta_losses("cross_entropy", "min"), updates=UPDATES))
 
 
 METHODS: dict[str, Callable[[Start], Outcome]] = {
@@ -182,15 +296,31 @@ METHODS: dict[str, Callable[[Start], Outcome]] = {
     "known_clean": known_clean,
     "random_subset": random_subset,
     "small_loss": small_loss,
+    "small_loss_steps": small_loss_steps,
     "confident_learning": confident_learning,
     "label_correction": label_correction,
     "strong_weak": strong_weak,
+    "balanced_information": balanced_information,
+    "quality_difficulty_diversity": quality_difficulty_diversity,
+    "cluster_and_rank": cluster_and_rank,
+    "training_dynamics": training_dynamics,
     "one_look": one_look,
     "meta_directly": meta_directly,
     "meta_added": meta_added,
     "outcome_model": outcome_model,
     "meta_judge_filters": meta_judge_filters,
+    "learn_to_reweight": learn_to_reweight,
+    "meta_weight_net": _online(lambda start: online.LossNet(), 1e-2, "cross_entropy", "min"),
+    "online_domain_table": _online(lambda start: DomainTable(start.num_domains), 5e-2, "cross_entropy", "min"),
+    "online_instance_net": _online(lambda start: InstanceNet(start.num_domains), 3e-2, "cross_entropy", "min"),
+    "online_step_net": _online(lambda start: StepNet(start.num_domains), 3e-2, "cross_entropy", "min"),
+    "published": published,
     "domain_table": _learned("domain"),
     "instance_table": _learned("chain"),
     "step_table": _learned("both"),
+    "step_table_and_meta": step_table_and_meta,
+    "posterior": posterior,
+    "posterior_and_meta": posterior_and_meta,
+    "combined": combined,
+    "combined_and_meta": combined_and_meta,
 }

@@ -1,30 +1,28 @@
-"""What the hypergradient says of wrong labels: by outer loss, size of the meta set, and moment of the training.
+"""What the hypergradient says of wrong labels: by outer loss, size of the meta set, derivative, and number of looks.
 
     python -m benchmarks.evidence.weight_signal --troubles crowd,flips [--seed 0]
 
-From the cold start of `python -m benchmarks.evidence` (made where it is missing), trains the judge on the pool with
-equal weights, and after 5 and 60 updates prints the AUC of the steps' and the chains' d = -dF/dw against the truth,
-on 1,024 chains; .5 says nothing. Then the same by number of meta chains, and by round where the weights follow d.
-Prints Markdown.
+Trains the judge of `python -m benchmarks.evidence` on the pool with equal weights from the base, and prints the AUC of
+the steps' and the chains' d = -dF/dw against the truth; .5 says nothing. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.evidence.chains import Chains
 from benchmarks.evidence.fitting import Fit, MetaLoss, meta_losses
 from benchmarks.evidence.judge import Judge
-from benchmarks.evidence.learned import by_unit, calibrated
-from benchmarks.evidence.start import Chains, Start, load_start
+from benchmarks.evidence.learned import calibrated, learn_trust
+from benchmarks.evidence.start import Start, load_start
 from dreamprm.evaluate.steps import auc
 
-MOMENTS = (5, 60)
-NUM_CHAINS = 1024
-ROUNDS = 4
+MOMENTS = (10, 120)
 
 
 def of(d: Tensor, chains: Chains) -> str:
@@ -44,53 +42,48 @@ def losses(judge: Judge, meta: Chains) -> dict[str, MetaLoss]:
 
 
 def by_moment(start: Start) -> list[str]:
-    run = Fit(Judge(start.layer), start.train, MOMENTS[-1], start.seed)
+    """By outer loss, after few and many updates; and with gradient descent's derivative in place of AdamW's."""
+    run = Fit(Judge(start.upper), start.train, MOMENTS[-1], start.seed)
     columns: dict[str, list[str]] = {}
-    some = start.train.take(torch.arange(NUM_CHAINS).clamp_max(len(start.train) - 1).unique())
     for update in range(1, MOMENTS[-1] + 1):
         run.weighted(run.draw(), None)
         if update in MOMENTS:
             for name, loss in losses(run.judge, start.meta).items():
                 gradient, _ = run.meta_gradient(start.meta, loss)
-                columns.setdefault(name, []).append(of(run.hypergradient(some, gradient), some))
-    head = " | ".join(f"after {moment} updates" for moment in MOMENTS)
+                for of_adam in (True, False):
+                    d = run.hypergradient(start.train, gradient, of_adam=of_adam)
+                    columns.setdefault(name, []).append(of(d, start.train))
+    head = " | ".join(f"after {moment}, AdamW's | gradient descent's" for moment in MOMENTS)
     rows = [f"| {name} | " + " | ".join(found) + " |" for name, found in columns.items()]
-    return [f"| outer loss, aggregate | {head} |", "|---" * (len(MOMENTS) + 1) + "|", *rows]
+    return [f"| outer loss, aggregate | {head} |", "|---" * (2 * len(MOMENTS) + 1) + "|", *rows]
 
 
-def by_size(start: Start, updates: int = 20) -> list[str]:
-    run = Fit(Judge(start.layer), start.train, 60, start.seed)
-    for _ in range(updates):
-        run.weighted(run.draw(), None)
+def by_size(start: Start, sizes: tuple[int, ...] = (50, 150, 500, 1000)) -> list[str]:
+    """The trust by number of meta chains."""
     order = torch.randperm(len(start.meta), generator=torch.Generator().manual_seed(start.seed))
     found: dict[int, str] = {}
-    for size in (64, 128, 256, 512, len(start.meta)):
-        some = start.meta.take(order[:size])
-        gradient, _ = run.meta_gradient(some, calibrated(run.judge, some))
-        found[size] = of(run.hypergradient(start.train, gradient), start.train)
-    sizes = " | ".join(map(str, found))
+    for size in sizes:
+        some = replace(start, meta=start.meta.take(order[:size]))
+        trust = learn_trust(some, "both", seed=start.seed)
+        found[size] = f"{of(trust.own, start.train)}, {of(trust.pooled, start.train)}"
+    return _row("meta chains", found)
+
+
+def by_looks(start: Start) -> list[str]:
+    """The trust by number of looks."""
+    found: dict[int, str] = {}
+    for runs, looks in ((1, 1), (1, 3), (1, 6), (2, 6)):
+        trust = learn_trust(start, "both", runs=runs, looks=looks, seed=start.seed)
+        found[runs * looks] = f"{of(trust.own, start.train)}, {of(trust.pooled, start.train)}"
+    return _row("looks", found)
+
+
+def _row(name: str, found: dict[int, str]) -> list[str]:
     return [
-        f"| meta chains | {sizes} |",
+        f"| {name} | " + " | ".join(map(str, found)) + " |",
         "|---" * (len(found) + 1) + "|",
-        "| AUC | " + " | ".join(found.values()) + " |",
+        "| own, pooled | " + " | ".join(found.values()) + " |",
     ]
-
-
-def by_round(start: Start, with_calibration: bool) -> list[str]:
-    """AUC of d, and of what it adds up to, where each round trains from the cold start on the weights so far."""
-    trust, weights = torch.zeros_like(start.train.labels), None
-    cells: list[str] = []
-    for place in range(ROUNDS):
-        run = Fit(Judge(start.layer), start.train, 50, 1000 * start.seed + place)
-        for _ in range(48):
-            run.weighted(run.draw(), weights)
-        loss = calibrated(run.judge, start.meta) if with_calibration else meta_losses("mse", "min")
-        gradient, _ = run.meta_gradient(start.meta, loss)
-        d = by_unit(run.hypergradient(start.train, gradient), start.train, "both", start.num_domains)
-        trust = (place * trust + d) / (place + 1)
-        weights = 2 * (1.5 * trust).sigmoid()
-        cells.append(f"{of(d, start.train)} -> {of(trust, start.train)}")
-    return ["| " + ("calibrated" if with_calibration else "mse") + ", min | " + " | ".join(cells) + " |"]
 
 
 def main() -> None:
@@ -101,18 +94,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for trouble in options.troubles.split(","):
-        path = options.folder / "starts" / f"{trouble}-{options.seed}.pt"
-        start = load_start(path, trouble, options.seed, "test")
+        start = load_start(options.folder, trouble, options.seed, "test")
         wrong = start.train.wrong
         share = wrong.sum().item() / start.train.mask.sum().item()
         print(f"\n## {trouble}: {share:.2f} of steps and {wrong.any(1).float().mean().item():.2f} of chains wrong\n")
-        print("AUC of steps / of chains, the whole meta set\n", *by_moment(start), sep="\n")
-        print(
-            "\nCalibrated cross-entropy of the weakest step, after 20 updates\n", *by_size(start), sep="\n", flush=True
-        )
-        rounds = " | ".join(f"round {place}" for place in range(ROUNDS))
-        print("\nBy round: of d -> of its mean over the rounds\n", f"| outer loss | {rounds} |", sep="\n")
-        print("|---" * (ROUNDS + 1) + "|", *by_round(start, False), *by_round(start, True), sep="\n", flush=True)
+        print("AUC of steps / of chains, the whole meta set\n", *by_moment(start), sep="\n", flush=True)
+        print("\nThe trust, own and pooled\n", *by_size(start), sep="\n", flush=True)
+        print("", *by_looks(start), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

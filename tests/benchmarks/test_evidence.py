@@ -3,13 +3,15 @@ import functools
 
 import pytest
 import torch
-from benchmarks.evidence import methods, report
+from benchmarks.evidence import methods, online, report
 from benchmarks.evidence.__main__ import run_cell, self_consistency
-from benchmarks.evidence.fitting import Fit, meta_losses, scores
-from benchmarks.evidence.judge import Judge, last_layer
-from benchmarks.evidence.learned import calibrated, learn_weights
+from benchmarks.evidence.base import train_matching
+from benchmarks.evidence.chains import as_chains, encode
+from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
+from benchmarks.evidence.judge import Judge, upper_part
+from benchmarks.evidence.learned import by_features, calibrated, learn_trust, scaled
 from benchmarks.evidence.methods import METHODS
-from benchmarks.evidence.start import Start, encode
+from benchmarks.evidence.start import Start
 
 from dreamprm.prm import PRM
 from dreamprm.world import base_folder, load
@@ -24,17 +26,39 @@ def prm():
 def start(prm):
     records = load("train", trouble="crowd", seed=1, num_chains=48)
     domains = {name: place for place, name in enumerate(sorted({record.domain for record in records}))}
-    parts = [encode(prm, found, domains) for found in (records, load("meta", num_chains=24), load("test")[:32])]
-    return Start("crowd", 1, last_layer(prm), *parts, len(domains), 0.0)
+    parts = [
+        as_chains(found, encode(prm, found), domains)
+        for found in (records, load("meta", num_chains=24), load("test")[:32])
+    ]
+    upper = upper_part(prm)
+    cold = train_on(Judge(upper), parts[0], updates=2, seed=1).tensors_of()
+    return Start("crowd", 1, upper, cold, *parts, len(domains))
 
 
-def test_the_kept_states_and_the_last_layer_give_what_the_whole_prm_gives(prm, start):
+def test_the_kept_states_and_the_upper_part_give_what_the_whole_prm_gives(prm, start):
     records = load("train", trouble="crowd", seed=1, num_chains=48)
     whole = prm.score_records(records)
-    ours = scores(Judge(start.layer), start.train).sigmoid()
+    ours = scores(Judge(start.upper), start.train).sigmoid()
     for row, values in enumerate(whole):
         # Two orders of summation in float32, over four layers.
         torch.testing.assert_close(ours[row, : len(values)], torch.tensor(values), atol=1e-4, rtol=0)
+
+
+def test_matching_leaves_the_verdict_and_the_tower_as_they_are():
+    prm = PRM.from_pretrained(base_folder())
+    before = {name: value.clone() for name, value in prm.state_dict().items()}
+    train_matching(prm, 1)
+    moved = {name for name, value in prm.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("language_model" in name for name in moved)
+    assert not any("vision_tower" in name or name.startswith("head") for name in moved)
+
+
+def test_what_d_is_by_features_is_the_least_squares_fit(start):
+    chains = start.train
+    columns = torch.randn(*chains.mask.shape, 3, generator=torch.Generator().manual_seed(0))
+    d = scaled((columns @ torch.tensor([1.0, -2.0, 0.0])) * chains.mask, chains)
+    centred = torch.stack([scaled(columns[..., place], chains) for place in range(3)], -1)
+    torch.testing.assert_close(by_features(d, centred, chains, ridge=0.0), d, atol=1e-4, rtol=0)
 
 
 def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
@@ -44,7 +68,7 @@ def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
     weights = torch.ones_like(start.train.labels)
 
     def run(weights: torch.Tensor) -> Fit:
-        fit = Fit(Judge(start.layer).double(), start.train, 8, seed=0, batch=16)
+        fit = Fit(Judge(start.cold).double(), start.train, 8, seed=0, batch=16)
         for _ in range(3):  # past Adam's first steps, which are signs
             fit.weighted(rows, torch.ones_like(weights))
         fit.weighted(rows, weights)
@@ -70,10 +94,9 @@ def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
 def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_path):
     monkeypatch.setattr(methods, "UPDATES", 2)
     monkeypatch.setattr(methods, "META_UPDATES", 2)
-    monkeypatch.setattr(
-        methods, "learn_weights", functools.partial(learn_weights, rounds=2, updates=4, looks=1, final=2)
-    )
-    cells = [run_cell(start, name) | {"judged": "test", "start_seconds": 1.0} for name in METHODS]
+    monkeypatch.setattr(methods, "learn_trust", functools.partial(learn_trust, runs=1, updates=4, looks=1, every=2))
+    monkeypatch.setattr(online, "published", functools.partial(online.published, updates=12))
+    cells = [run_cell(start, name) | {"judged": "test"} for name in METHODS]
     for cell in cells:
         assert 0 <= cell["best_of_n_min"] <= 1
         assert cell.get("trust_step_auc", 0.5) == pytest.approx(0.5, abs=0.5)
@@ -88,7 +111,7 @@ def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_pat
 
 
 def test_calibration_takes_scale_and_offset_out_of_the_gradient(start):
-    judge = Judge(start.layer)
+    judge = Judge(start.cold)
     loss = calibrated(judge, start.meta)
     z = scores(judge, start.meta)
     knobs = torch.tensor([1.0, 0.0], requires_grad=True)
@@ -103,5 +126,5 @@ def to_double(start):
         for name, value in vars(part).items():
             if value.is_floating_point():
                 setattr(part, name, value.double())
-    start.layer = {name: value.double() for name, value in start.layer.items()}
+    start.cold = {name: value.double() for name, value in start.cold.items()}
     return start

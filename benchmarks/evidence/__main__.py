@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--judged", choices=("test", "validation"), default="test")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--only-report", action="store_true", help="of the cells that are there, whatever is missing")
     options = parser.parse_args()
     troubles, methods = options.troubles.split(","), options.methods.split(",")
     for given, known, what in ((troubles, KINDS, "trouble"), (methods, METHODS, "method")):
@@ -103,6 +104,8 @@ def main() -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     starts = [(trouble, seed) for seed in seeds for trouble in troubles]
     prepare(options.folder)
+    if options.only_report:
+        starts = []
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         jobs = [pool.submit(run_start, options.folder, *one, options.judged, methods) for one in starts]
         for done, job in enumerate(as_completed(jobs), 1):
@@ -110,6 +113,7 @@ def main() -> None:
             print(f"{done} of {len(jobs)} starts", flush=True)
     cells = [json.loads(path.read_text()) for path in sorted((options.folder / "cells").glob("*.json"))]
     cells = [c for c in cells if c["judged"] == options.judged and c["trouble"] in troubles and c["seed"] in seeds]
+    cells = sorted((c for c in cells if c["method"] in methods), key=lambda c: troubles.index(c["trouble"]))
     first = load_start(options.folder, troubles[0], seeds[0], options.judged)
     command = "python -m benchmarks.evidence " + " ".join(sys.argv[1:])
     print(write_report(cells, self_consistency(first), command.strip(), options.folder))

@@ -21,7 +21,7 @@ __all__ = ["commit", "interval", "write_report"]
 
 REPORTS = Path(__file__).parents[1] / "reports"
 FIGURE = "best_of_n_min"
-REFERENCES = ("no_selection", "meta_directly")
+REFERENCES = ("no_selection", "meta_directly", "meta_added")
 
 
 def interval(values: Sequence[float]) -> str:

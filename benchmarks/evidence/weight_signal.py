@@ -2,8 +2,8 @@
 
     python -m benchmarks.evidence.weight_signal --troubles crowd,flips [--seed 0]
 
-Trains the judge of `python -m benchmarks.evidence` on the pool with equal weights from the base, and prints the AUC of
-the steps' and the chains' d = -dF/dw against the truth; .5 says nothing. Prints Markdown.
+Trains the judge of `python -m benchmarks.evidence` on the pool with equal weights from the cold start, and prints the
+AUC of the steps' and the chains' d = -dF/dw against the truth; .5 says nothing. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from benchmarks.evidence.chains import Chains
 from benchmarks.evidence.fitting import Fit, MetaLoss, meta_losses
 from benchmarks.evidence.judge import Judge
-from benchmarks.evidence.learned import calibrated, learn_trust
+from benchmarks.evidence.learned import calibrated, label_posterior, learn_trust
 from benchmarks.evidence.start import Start, load_start
 from dreamprm.evaluate.steps import auc
 
-MOMENTS = (10, 120)
+MOMENTS = (8, 48)
 
 
 def of(d: Tensor, chains: Chains) -> str:
@@ -43,7 +43,7 @@ def losses(judge: Judge, meta: Chains) -> dict[str, MetaLoss]:
 
 def by_moment(start: Start) -> list[str]:
     """By outer loss, after few and many updates; and with gradient descent's derivative in place of AdamW's."""
-    run = Fit(Judge(start.upper), start.train, MOMENTS[-1], start.seed)
+    run = Fit(Judge(start.cold), start.train, MOMENTS[-1], start.seed)
     columns: dict[str, list[str]] = {}
     for update in range(1, MOMENTS[-1] + 1):
         run.weighted(run.draw(), None)
@@ -59,31 +59,29 @@ def by_moment(start: Start) -> list[str]:
 
 
 def by_size(start: Start, sizes: tuple[int, ...] = (50, 150, 500, 1000)) -> list[str]:
-    """The trust by number of meta chains."""
-    order = torch.randperm(len(start.meta), generator=torch.Generator().manual_seed(start.seed))
-    found: dict[int, str] = {}
+    """The trust by number of meta chains, clean and with a tenth of the outcomes turned round."""
+    random = torch.Generator().manual_seed(start.seed)
+    order = torch.randperm(len(start.meta), generator=random)
+    turned = torch.rand(len(start.meta), generator=random) < 0.1
+    noisy = replace(start.meta, correct=torch.where(turned, 1 - start.meta.correct, start.meta.correct))
+    rows: dict[str, list[str]] = {}
     for size in sizes:
-        some = replace(start, meta=start.meta.take(order[:size]))
-        trust = learn_trust(some, "both", seed=start.seed)
-        found[size] = f"{of(trust.own, start.train)}, {of(trust.pooled, start.train)}"
-    return _row("meta chains", found)
+        for name, meta in (("", start.meta), (", a tenth wrong", noisy)):
+            some = replace(start, meta=meta.take(order[:size]))
+            rows.setdefault(f"d{name}", []).append(of(learn_trust(some, "both", seed=start.seed), start.train))
+            rows.setdefault(f"posterior{name}", []).append(of(label_posterior(some, seed=start.seed), start.train))
+    return _table("meta chains", list(map(str, sizes)), rows)
 
 
-def by_looks(start: Start) -> list[str]:
+def by_looks(start: Start, numbers: tuple[int, ...] = (1, 3, 6, 12)) -> list[str]:
     """The trust by number of looks."""
-    found: dict[int, str] = {}
-    for runs, looks in ((1, 1), (1, 3), (1, 6), (2, 6)):
-        trust = learn_trust(start, "both", runs=runs, looks=looks, seed=start.seed)
-        found[runs * looks] = f"{of(trust.own, start.train)}, {of(trust.pooled, start.train)}"
-    return _row("looks", found)
+    rows = {"d": [of(learn_trust(start, "both", updates=8 * n, seed=start.seed), start.train) for n in numbers]}
+    return _table("looks", list(map(str, numbers)), rows)
 
 
-def _row(name: str, found: dict[int, str]) -> list[str]:
-    return [
-        f"| {name} | " + " | ".join(map(str, found)) + " |",
-        "|---" * (len(found) + 1) + "|",
-        "| own, pooled | " + " | ".join(found.values()) + " |",
-    ]
+def _table(corner: str, heads: list[str], rows: dict[str, list[str]]) -> list[str]:
+    lines = [f"| {corner} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    return lines + [f"| {name} | " + " | ".join(found) + " |" for name, found in rows.items()]
 
 
 def main() -> None:
@@ -99,7 +97,7 @@ def main() -> None:
         share = wrong.sum().item() / start.train.mask.sum().item()
         print(f"\n## {trouble}: {share:.2f} of steps and {wrong.any(1).float().mean().item():.2f} of chains wrong\n")
         print("AUC of steps / of chains, the whole meta set\n", *by_moment(start), sep="\n", flush=True)
-        print("\nThe trust, own and pooled\n", *by_size(start), sep="\n", flush=True)
+        print("\nThe trust\n", *by_size(start), sep="\n", flush=True)
         print("", *by_looks(start), sep="\n", flush=True)
 
 

@@ -9,7 +9,7 @@ from benchmarks.evidence.base import train_matching
 from benchmarks.evidence.chains import as_chains, encode
 from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge, upper_part
-from benchmarks.evidence.learned import by_features, calibrated, learn_trust, scaled
+from benchmarks.evidence.learned import calibrated, fit_confidence, label_posterior, learn_trust
 from benchmarks.evidence.methods import METHODS
 from benchmarks.evidence.start import Start
 
@@ -53,12 +53,17 @@ def test_matching_leaves_the_verdict_and_the_tower_as_they_are():
     assert not any("vision_tower" in name or name.startswith("head") for name in moved)
 
 
-def test_what_d_is_by_features_is_the_least_squares_fit(start):
-    chains = start.train
-    columns = torch.randn(*chains.mask.shape, 3, generator=torch.Generator().manual_seed(0))
-    d = scaled((columns @ torch.tensor([1.0, -2.0, 0.0])) * chains.mask, chains)
-    centred = torch.stack([scaled(columns[..., place], chains) for place in range(3)], -1)
-    torch.testing.assert_close(by_features(d, centred, chains, ridge=0.0), d, atol=1e-4, rtol=0)
+def test_a_judge_worse_than_chance_is_not_asked_for_the_opposite():
+    value = torch.tensor([2.0, 1.0, -1.0, -2.0])
+    scale, offset = fit_confidence(value, torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    assert scale == 0
+    assert offset.isfinite()
+
+
+def test_the_posterior_is_the_sure_judges_opinion_of_the_label(start):
+    found = label_posterior(start, updates=2)
+    assert not found[~start.train.mask].any()
+    assert found[start.train.mask].isfinite().all()
 
 
 def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
@@ -94,7 +99,8 @@ def test_the_hypergradient_is_the_change_of_the_meta_loss_with_a_weight(start):
 def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_path):
     monkeypatch.setattr(methods, "UPDATES", 2)
     monkeypatch.setattr(methods, "META_UPDATES", 2)
-    monkeypatch.setattr(methods, "learn_trust", functools.partial(learn_trust, runs=1, updates=4, looks=1, every=2))
+    monkeypatch.setattr(methods, "learn_trust", functools.partial(learn_trust, updates=4, every=2))
+    monkeypatch.setattr(methods, "label_posterior", functools.partial(label_posterior, updates=2))
     monkeypatch.setattr(online, "published", functools.partial(online.published, updates=12))
     cells = [run_cell(start, name) | {"judged": "test"} for name in METHODS]
     for cell in cells:

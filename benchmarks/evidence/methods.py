@@ -180,7 +180,7 @@ def training_dynamics(start: Start, looks: int = 8) -> Outcome:
     run, total = Fit(Judge(start.upper), start.train, UPDATES, start.seed), torch.zeros(len(start.train))
     for update in range(UPDATES):
         run.weighted(run.draw(), None)
-        if (update + 1) % (UPDATES // looks) == 0:
+        if (update + 1) % max(1, UPDATES // looks) == 0:
             total += of_chains(label_losses(run.judge, start.train), start.train)
     return keep_best(start, -total)
 

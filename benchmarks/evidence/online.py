@@ -5,6 +5,8 @@ Shapes: B chains, S steps.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -118,10 +120,11 @@ def published(start: Start, *, updates: int = 1500) -> tuple[Judge, Tensor]:
     outer = torch.optim.AdamW(weigher.parameters(), lr=5e-4, weight_decay=1e-3)
     lookahead = Lookahead(judge, optimizer, product="darts", check="off", clip_norm=1.0)
     loss, draw = meta_losses("mse", "mean"), torch.Generator().manual_seed(start.seed)
-    rates = [torch.optim.lr_scheduler.CosineAnnealingLR(one, updates) for one in (optimizer, outer)]
     for update in range(updates):
         row = torch.randint(len(chains), (1,), generator=draw)
         some, other = chains.take(row), meta.take(torch.randint(len(meta), (1,), generator=draw))
+        for one, rate in ((optimizer, 5e-5), (outer, 5e-4)):
+            one.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * update / updates))
         optimizer.zero_grad()
         with lookahead.inner(record=update >= 10):
             z = judge(some.states.bfloat16()).float()
@@ -135,8 +138,6 @@ def published(start: Start, *, updates: int = 1500) -> tuple[Judge, Tensor]:
             lookahead.backward_outer(loss(z, other.mask, other.correct).mean())
             nn.utils.clip_grad_norm_(weigher.parameters(), 1.0)
             outer.step()
-        for rate in rates:
-            rate.step()
     judge.float()
     with torch.no_grad():
         weights = weigher(features_of(judge(chains.states), chains, torch.arange(len(chains))))

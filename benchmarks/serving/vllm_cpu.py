@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import re
@@ -138,16 +137,6 @@ def served(python: Path, command: str, log: Path, port: int = 18_431) -> Iterato
                 process.wait()
 
 
-def _as_published(folder: Path, num_tokens: int) -> None:
-    """What published InternVL folders hold and the world's does not: InternVL's processor with the number of tokens of
-    an image, and a video processor."""
-    path = folder / "processor_config.json"
-    about = json.loads(path.read_text()) | {"processor_class": "InternVLProcessor", "image_seq_length": num_tokens}
-    path.write_text(json.dumps(about))
-    video = {"video_processor_type": "InternVLVideoProcessor", "size": about["image_processor"]["size"]}
-    (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
-
-
 def _reason(log: Path) -> str:
     causes = re.findall(
         r"(?:ModuleNotFound|Import|Value|Key|Type|Attribute|OS)Error: [^\n]+", log.read_text(errors="replace")
@@ -171,8 +160,6 @@ def main(words: list[str] | None = None) -> None:
             records = chains(kind == "internvl")
             local = prm.score_records(records)
             command = export_vllm(prm, root / "out")
-            if kind == "internvl":
-                _as_published(root / "out", prm.transformer.config.image_seq_length)
             try:
                 with (
                     served(python, command, root / "log") as url,

@@ -36,8 +36,9 @@ VLLM_FAMILIES = {
 """model_type of the families that vLLM 0.32 lists as models that `--convert classify` turns into classifiers. Served
 and compared with local scores were those of `TRIED` alone; of the others the folder follows the same rules."""
 
-TRIED = {"qwen2"}
-"""model_type of the families whose exported folders vLLM served here, with scores equal to local ones (reports)."""
+TRIED = {"qwen2", "internvl"}
+"""model_type of the families whose exported folders vLLM served here, with scores equal to local ones: qwen2 with every
+head, internvl with images and a generative head (benchmarks/reports)."""
 
 _GENERATES = ("ForCausalLM", "ForConditionalGeneration", "ForTokenClassification")
 
@@ -58,6 +59,8 @@ def export_vllm(prm: PRM, folder: Path, final: Path | None = None) -> str:
         prm.save_pretrained(folder)
     else:
         as_classifier(prm).save_pretrained(folder)
+    if config.model_type == "internvl":
+        _complete_internvl(folder, config.image_seq_length)
     _require_same_tokens(prm, folder)
     final = final or folder
     command = serve_command(folder, final)
@@ -133,6 +136,19 @@ def linear_of(head: nn.Module | None, transformer: Any) -> tuple[torch.Tensor, t
     row, bias = head.score.weight[0].detach(), head.score.bias.detach()
     weight = output.weight.detach().to(row.dtype).T @ row
     return weight, bias if output.bias is None else bias + output.bias.detach().to(row.dtype) @ row
+
+
+def _complete_internvl(folder: Path, num_tokens: int) -> None:
+    """What vLLM's InternVL reads besides: InternVL's processor with the tokens of an image (it takes 256 else), and a
+    video processor, which a PRM that was loaded without torchvision has lost."""
+    path = folder / "processor_config.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    about |= {"processor_class": "InternVLProcessor", "image_seq_length": num_tokens}
+    path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    video = folder / "video_preprocessor_config.json"
+    if not video.exists() and "video_processor" not in about:
+        size = about["image_processor"]["size"]
+        video.write_text(json.dumps({"video_processor_type": "InternVLVideoProcessor", "size": size}), encoding="utf-8")
 
 
 def _require_same_tokens(prm: PRM, folder: Path) -> None:

@@ -171,6 +171,6 @@ def test_one_process_of_several_is_refused(
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     settings = tiny_settings()
-    with pytest.raises(UserError, match="a run is one process; start it without torchrun"):
+    with pytest.raises(UserError, match="start them by torchrun"):
         train(settings)
     assert not Path(str(settings.run_dir)).exists()

@@ -101,7 +101,9 @@ def main() -> None:
     read = [json.loads(path.read_text()) for path in sorted(cells.glob(f"{options.judged}-*.json"))]
     read = [cell for cell in read if cell["seed"] in seeds and cell["method"] in methods]
     command = "python -m benchmarks.evidence.labellers " + " ".join(sys.argv[1:])
-    print(write_report(read, known_quality(questions), command.strip(), len(features)))
+    given = {options.judged: "test", options.assign: "question", options.labels: "rank"}
+    suffix = [word for word, usual in given.items() if word != usual]
+    print(write_report(read, known_quality(questions), command.strip(), len(features), suffix))
 
 
 if __name__ == "__main__":

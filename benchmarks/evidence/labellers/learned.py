@@ -55,8 +55,8 @@ def weigher_of(start: Start, unit: str) -> tuple[Weigher, float]:
     num_domains = len(start.split.labellers)
     if unit == "domain":
         return DomainTable(num_domains), 0.05
-    if unit == "chain":
-        return InstanceTable(len(start.train), sparse=False), 0.05
+    if unit in ("chain", "positive chain"):
+        return InstanceTable(len(start.train), low=-1.0 if unit == "chain" else 0.0, sparse=False), 0.05
     return InstanceNet(num_domains), 0.03
 
 

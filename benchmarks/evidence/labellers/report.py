@@ -13,19 +13,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy import stats
 
 from benchmarks.evidence.labellers.methods import BOUNDS, ON_META
 from benchmarks.evidence.report import REPORTS, commit, interval
 
 __all__ = ["HOW", "write_report"]
 
-HOW = "last"  # the aggregate of the tables, chosen on validation questions
+HOW = "last"  # the aggregate of the tables, and the weigher that is compared: both chosen on validation questions
+CHOSEN = "instance_table"
 FIGURES = {"best-of-8": "best_of_8", "AUC": "auc", "AUC within questions": "auc_within"}
 Cells = Sequence[Mapping[str, Any]]
 
 
-def write_report(cells: Cells, quality: Mapping[str, float], command: str, num_chains: int) -> Path:
-    """DATE-seven-labellers.md and .parquet among the reports; for validation questions the name says so."""
+def write_report(
+    cells: Cells, quality: Mapping[str, float], command: str, num_chains: int, suffix: Sequence[str]
+) -> Path:
+    """DATE-seven-labellers.md and .parquet among the reports; suffix: what is not as by default."""
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     judged, seeds = cells[0]["judged"], sorted({cell["seed"] for cell in cells})
     lines = [
@@ -47,7 +51,7 @@ def write_report(cells: Cells, quality: Mapping[str, float], command: str, num_c
         *_weights(cells, quality),
         "",
     ]
-    name = f"{today}-seven-labellers" + ("" if judged == "test" else f"-{judged}")
+    name = "-".join([today, "seven-labellers", *suffix])
     pq.write_table(pa.Table.from_pylist([dict(cell) for cell in cells]), REPORTS / f"{name}.parquet")
     path = REPORTS / f"{name}.md"
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -77,21 +81,16 @@ def _table(cells: Cells) -> list[str]:
     return lines
 
 
-def best_weigher(cells: Cells) -> str:
-    """The best of those with weights that were learned."""
-    return next(name for name in _methods(cells) if _by_seed(cells, name, "rank") and name not in BOUNDS)
-
-
 def _paired(cells: Cells) -> list[str]:
-    best = best_weigher(cells)
-    lines = [f"{best} less each other method:", "", f"| | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
+    lines = [f"{CHOSEN} less each other method:", "", f"| | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
     for method in _methods(cells):
-        if method == best:
+        if method == CHOSEN:
             continue
         texts = []
         for name in FIGURES.values():
-            one, other = _by_seed(cells, best, f"{name}_{HOW}"), _by_seed(cells, method, f"{name}_{HOW}")
-            texts.append(interval([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]))
+            one, other = _by_seed(cells, CHOSEN, f"{name}_{HOW}"), _by_seed(cells, method, f"{name}_{HOW}")
+            shared = sorted(one.keys() & other.keys())
+            texts.append(interval([one[seed] - other[seed] for seed in shared]) if shared else "-")
         lines.append(f"| {method} | {' | '.join(texts)} |")
     return lines
 
@@ -99,12 +98,14 @@ def _paired(cells: Cells) -> list[str]:
 def _weights(cells: Cells, quality: Mapping[str, float]) -> list[str]:
     names = sorted(quality, key=lambda name: quality[name])
     lines = ["Known quality: AUC of the labeller's score of the last step, over all 16,000 chains.", ""]
-    lines += [f"| | {' | '.join(names)} | rank correlation |", "|---" * (len(names) + 2) + "|"]
-    lines.append(f"| *known quality* | {' | '.join(f'{quality[name]:.3f}' for name in names)} | |")
+    lines += [f"| | {' | '.join(names)} | rank correlation, by seed | of the means |"]
+    lines.append("|---" * (len(names) + 3) + "|")
+    lines.append(f"| *known quality* | {' | '.join(f'{quality[name]:.3f}' for name in names)} | | |")
     for method in _methods(cells):
         ranks = _by_seed(cells, method, "rank")
-        if ranks:
+        if ranks and method not in BOUNDS:
             means = [statistics.fmean(_by_seed(cells, method, f"weight_{name}").values()) for name in names]
             told = interval(list(ranks.values()))
-            lines.append(f"| {method} | {' | '.join(f'{mean:.2f}' for mean in means)} | {told} |")
+            whole = float(stats.spearmanr(means, [quality[name] for name in names]).statistic)
+            lines.append(f"| {method} | {' | '.join(f'{mean:.2f}' for mean in means)} | {told} | {whole:.2f} |")
     return lines

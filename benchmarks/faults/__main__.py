@@ -1,9 +1,14 @@
-"""`python -m benchmarks.faults [PART …]`: every fault, a table, and the dated report; status 1 unless all is clear."""
+"""`python -m benchmarks.faults [PART …]`: every fault, a table, and the dated report; status 1 unless all is clear.
+
+Parts that are run alone take their place beside those that were run before on the same day.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
+import json
 import platform
 import re
 import subprocess
@@ -13,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -43,21 +49,38 @@ _PARTS: dict[str, Callable[[Small, Path], Iterator[Finding]]] = {
 _REPORTS = Path(__file__).resolve().parents[1] / "reports"
 
 
-def main(parts: list[str], write: bool) -> int:
-    began = time.monotonic()
+def main(parts: list[str]) -> int:
+    """Run the parts, keep what came out beside the report, and write the report of all that is kept."""
+    kept = _REPORTS / f"{datetime.date.today():%Y-%m-%d}-faults.json"
+    bad = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name).resolve()
         small = _small(folder / "small")
-        findings = [_shortened(finding, folder) for finding in _shown(_tried(parts, small, folder))]
-    counts = Counter(finding.verdict for finding in findings)
-    bad = sum(counts.values()) - counts[Verdict.CLEAR]
-    summary = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict)
-    print(f"{len(findings)} faults in {time.monotonic() - began:.0f} s: {summary}")
-    if write:
-        path = _REPORTS / f"{datetime.date.today():%Y-%m-%d}-faults.md"
-        path.write_text(_report(findings, counts, time.monotonic() - began))
-        print(f"report: {path}")
+        for part in parts:
+            began = time.monotonic()
+            findings = [_shortened(one, folder) for one in _shown(_PARTS[part](small, folder / part))]
+            counts = Counter(finding.verdict for finding in findings)
+            bad += len(findings) - counts[Verdict.CLEAR]
+            seconds = time.monotonic() - began
+            summary = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict)
+            print(f"{part}: {len(findings)} faults in {seconds:.0f} s: {summary}", flush=True)
+            _keep(kept, part, seconds, findings)
+    kept.with_suffix(".md").write_text(_report(json.loads(kept.read_text())))
+    print(f"report: {kept.with_suffix('.md')}")
     return 1 if bad else 0
+
+
+def _keep(path: Path, part: str, seconds: float, findings: list[Finding]) -> None:
+    """Take the part's findings into the file; the other parts' stay."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    with path.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        found = json.loads(stream.read() or "{}")
+        rows = [[one.part, one.name, one.verdict, one.message] for one in findings]
+        found[part] = {"commit": commit.stdout.strip(), "seconds": round(seconds), "findings": rows}
+        stream.truncate(0)
+        stream.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def _small(folder: Path) -> Small:
@@ -69,11 +92,6 @@ def _small(folder: Path) -> Small:
 
 def _made(folder: Path) -> None:
     make_small(folder)
-
-
-def _tried(parts: list[str], small: Small, folder: Path) -> Iterator[Finding]:
-    for part in parts:
-        yield from _PARTS[part](small, folder / part)
 
 
 def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -89,15 +107,18 @@ def _shortened(finding: Finding, folder: Path) -> Finding:
     return Finding(finding.part, finding.name, finding.verdict, message)
 
 
-def _report(findings: list[Finding], counts: Counter[Verdict], seconds: float) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+def _report(kept: dict[str, Any]) -> str:
+    runs = [(name, kept[name]) for name in _PARTS if name in kept]
+    findings = [Finding(*row) for _, run in runs for row in run["findings"]]
+    counts = Counter(finding.verdict for finding in findings)
+    made = "; ".join(f"{name}: commit {run['commit']}, {run['seconds']} s" for name, run in runs)
     lines = [
         "# What users meet: wrong inputs, damaged files, kills",
         "",
-        "    python -m benchmarks.faults",
+        "    python -m benchmarks.faults [PART …]",
         "",
-        f"Commit {commit.stdout.strip()}, torch {torch.__version__}, transformers {transformers.__version__}, Python "
-        f"{platform.python_version()}; {seconds:.0f} s on shared cores. Every trial is a process of its own.",
+        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, on "
+        f"shared cores. Every trial is a process of its own. Parts: {made}.",
         "",
         "*clear*: one line with the words that were expected, status 2 (the doctor's findings: 1), or a fault that was",
         "mended, said in a warning, with a result that is bit for bit the undisturbed one. *unclear*: an error in",
@@ -106,6 +127,7 @@ def _report(findings: list[Finding], counts: Counter[Verdict], seconds: float) -
         "| outcome | trials |",
         "|---|---|",
         *(f"| {verdict} | {counts[verdict]} |" for verdict in Verdict),
+        f"| all | {len(findings)} |",
         "",
     ]
     for part in dict.fromkeys(finding.part for finding in findings):
@@ -122,6 +144,6 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults")
-    parser.add_argument("parts", nargs="*", choices=[[], *_PARTS], help="which parts; none: all, with the report")
+    parser.add_argument("parts", nargs="*", choices=[[], *_PARTS], help="which parts; none: all")
     chosen = parser.parse_args().parts
-    sys.exit(main(chosen or list(_PARTS), write=not chosen))
+    sys.exit(main(chosen or list(_PARTS)))

@@ -7,7 +7,6 @@ product knows of it.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import resource
 import shutil
@@ -22,7 +21,7 @@ from benchmarks.faults.trial import Child, Finding, Outcome, Verdict, judge, sta
 
 __all__ = ["try_kills", "try_machine"]
 
-_NUM_RANDOM, _NUM_INSIDE = 10, 8
+_NUM_RANDOM, _NUM_INSIDE = 6, 6
 _SAME = "the result is the undisturbed run's, bit for bit"
 
 
@@ -144,14 +143,8 @@ def _full_disk(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:
             subprocess.run(["umount", str(disk)], check=True)
 
 
-def _as_nobody() -> None:
-    if os.getuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-
-
 def _limits(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:
-    """Limits of the process, and folders without the right to write."""
+    """Limits of the process, and folders that cannot be written."""
     part = "limits and rights"
 
     def no_large_files() -> None:
@@ -167,28 +160,35 @@ def _limits(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:
     yield judge(part, "files of at most 1 MB (ulimit -f)", outcome, "files of this size are not allowed here")
     outcome = try_command("train", small.words(f"run_dir={folder / 'memory'}"), folder, before=little_memory)
     yield judge(part, "40 MB of memory (ulimit -v)", outcome, "out of memory")
-    stopped = folder / "stopped"
+    yield from _read_only(small, folder, whole)
+
+
+def _read_only(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:
+    """Folders that cannot be written: a read-only file system, or for others than root their mode."""
+    part, closed = "limits and rights", folder / "closed"
+    closed.mkdir()
+    mounted = not subprocess.run(["mount", "-t", "tmpfs", "none", str(closed)], capture_output=True).returncode
+    stopped = closed / "stopped"
     assert try_command("train", [*_long(small, stopped), "stop_at=4"], folder).code == 130
-    for path in [folder, *folder.parents][:3]:
-        path.chmod(0o755)  # of a temporary folder, whose owner alone may look into it
-    for path in sorted(stopped.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    stopped.chmod(0o555)
-    logs = folder / "logs"
-    logs.chmod(0o777)
-    nobody = {"HOME": str(logs)}
-    read_only = folder / "read_only"
-    read_only.mkdir(0o555)
-    words = _long(small, read_only / "run")
-    outcome = try_command("train", words, folder, before=_as_nobody, environment=nobody)
-    yield judge(part, "a new run in a read-only folder", outcome, "permission denied")
-    outcome = try_command("train", [f"resume={stopped}"], folder, before=_as_nobody, environment=nobody)
-    yield judge(part, "going on in a read-only folder", outcome, "permission denied")
-    words = [f"prm={whole / 'prm'}", f"data.path={small.meta}", f"data.images={small.folder}", "device=cpu"]
-    outcome = try_command(
-        "score", [*words, f"out={read_only / 'x.jsonl'}"], folder, before=_as_nobody, environment=nobody
-    )
-    yield judge(part, "score into a read-only folder", outcome, "permission denied")
+    if mounted:
+        subprocess.run(["mount", "-o", "remount,ro", str(closed)], check=True)
+    else:
+        for path in [closed, *closed.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    expected = "the file system is read-only" if mounted else "permission denied"
+    scored = [f"prm={whole / 'prm'}", f"data.path={small.meta}", f"data.images={small.folder}", "device=cpu"]
+    for name, command, words in (
+        ("a new run", "train", _long(small, closed / "run")),
+        ("going on", "train", [f"resume={stopped}"]),
+        ("score", "score", [*scored, f"out={closed / 'scores.jsonl'}"]),
+        ("report", "report", [f"run_dir={closed / 'stopped'}"]),
+    ):
+        outcome = try_command(command, words, folder)
+        if name == "report":
+            expected = "results.json"  # a stopped run has none: that is said first
+        yield judge(part, f"{name} in a read-only folder", outcome, expected)
+    if mounted:
+        subprocess.run(["umount", str(closed)], check=True)
 
 
 def _two_processes(small: Small, folder: Path, whole: Path) -> Iterator[Finding]:

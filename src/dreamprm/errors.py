@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["ConfigError", "UserError", "fault_of_machine"]
+__all__ = ["ConfigError", "UserError", "fault_of_machine", "is_out_of_memory"]
 
 
 class UserError(Exception):
@@ -32,6 +32,16 @@ _WAYS_OUT = {
 }
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the machine or of the GPU, whoever noticed it: Python, torch, or the loader of a library."""
+    words = ("allocate memory", "failed to map segment from shared object")
+    return (
+        isinstance(error, MemoryError)
+        or "OutOfMemory" in type(error).__name__
+        or any(each in str(error) for each in words)
+    )
+
+
 def fault_of_machine(error: BaseException) -> UserError | None:
     """What happened in the machine, in one line, where an error that nobody caught is of that kind; else None.
 
@@ -44,7 +54,7 @@ def fault_of_machine(error: BaseException) -> UserError | None:
         return UserError(f"a safetensors file cannot be read or written: {_WAYS_OUT[number] if number else text}")
     if kind.__module__.partition(".")[0] == "jinja2":
         return UserError(f"the model's chat template cannot be rendered, or does what is not allowed to it: {text}")
-    if isinstance(error, MemoryError) or "OutOfMemory" in kind.__name__ or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return UserError(
             "out of memory: lower the batch sizes (inner.batch_size, outer.batch_size, batch_size), or see what a run "
             f"needs by plan=true{f' ({text[:200]})' if text else ''}"

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dreamprm.choices import HeadKind
+from dreamprm.errors import is_out_of_memory
 from dreamprm.files import checksum, readable_as_umask_says
 from dreamprm.prm.heads import LabelHead
 from dreamprm.prm.hub import hub_answers, hub_options, is_path
@@ -193,7 +194,7 @@ def load(
         refused = ValueError("its weights are a pickle of more than tensors, never run; get them as safetensors")
         raise PRMLoadError(_one_line(path, refused)) from error
     except (OSError, ValueError, ImportError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        if "allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise PRMLoadError(_one_line(path, error)) from error
     _require_finite(prm, path)

@@ -19,7 +19,7 @@ from dreamprm.progress import only_our_bars
 from dreamprm.sources import model_folder
 from dreamprm.weigher import Weigher, WeigherSettings
 
-__all__ = ["build_device", "build_lookahead", "build_policy", "build_prm", "build_weigher"]
+__all__ = ["build_device", "build_lookahead", "build_policy", "build_prm", "build_weigher", "check_model"]
 
 
 def build_device(device: Device) -> torch.device:
@@ -46,6 +46,17 @@ def build_lookahead(
 
     words: dict[str, Any] = {name: getattr(settings, name) for name in ("product", "adam", "check")}  # checked as set
     return Lookahead(prm, optimizer, clip_norm=clip_norm, **words)
+
+
+def check_model(settings: ModelConfig) -> None:
+    """Raises UserError where the model's folder is not there or the hub cannot give it: before anything is loaded."""
+    from dreamprm.prm.hub import hub_options
+
+    try:
+        hub_options(_model_path(settings))
+    except (OSError, ValueError) as error:
+        needs = f". It needs {settings.needs}" if settings.needs else ""
+        raise UserError(f"model.path={settings.path}: {error}{needs}") from error
 
 
 def build_prm(settings: ModelConfig, precision: Precision, device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import combinations
 from typing import Any
 
-from dreamprm.doctor.survey import Survey
+from dreamprm.doctor.survey import EXTREME, Survey
 from dreamprm.doctor.trivial import Predictor, predictors
 
 __all__ = ["Finding", "Severity", "find", "find_overlap"]
@@ -142,6 +142,15 @@ def _images(found: Survey, name: str) -> Iterator[Finding]:
             message = f"{count:,} of {found.images_checked:,} images looked at {word} ({found.images:,} in all)"
             advice = f"set {name}.images to their root" if kind == "missing" else "fetch them anew, or drop their rows"
             yield Finding(f"images_{kind}", Severity.ERROR, count, message, advice, found.examples[kind])
+    if found.images_extreme:
+        message = (
+            f"{found.images_extreme:,} of {found.images_checked:,} images looked at have one side {EXTREME} times the "
+            "other, or more"
+        )
+        advice = "crop or pad them, or drop their rows: some processors (Qwen-VL's) refuse them, others squash them"
+        yield Finding(
+            "images_extreme", Severity.WARNING, found.images_extreme, message, advice, found.examples["extreme"]
+        )
 
 
 def find(found: Survey, name: str = "data") -> tuple[list[Finding], list[Predictor]]:

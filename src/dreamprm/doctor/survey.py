@@ -20,7 +20,10 @@ from dreamprm.data.readers.text import fingerprint
 from dreamprm.data.record import Image, Record, RecordError
 from dreamprm.doctor.digits import digits_at_risk, digits_lost
 
-__all__ = ["Survey", "survey"]
+__all__ = ["EXTREME", "Survey", "survey"]
+
+EXTREME = 200
+"""The ratio of an image's sides from which processors refuse it (Qwen-VL's smart_resize does)."""
 
 _SPECIAL = re.compile(r"<\|[A-Za-z_]{2,30}\|>|</?(?:IMG_CONTEXT|img|image|s|bos|eos|pad)>|\[/?INST\]")
 _EXAMPLES = 5
@@ -65,6 +68,7 @@ class Survey:
     images_checked: int = 0
     images_missing: int = 0
     images_broken: int = 0
+    images_extreme: int = 0
     features: dict[str, array[float]] = field(default_factory=dict)
     right: array[int] = field(default_factory=lambda: array("b"))
     policies: dict[str, list[int]] = field(default_factory=dict)  # policy -> [right, wrong]
@@ -165,10 +169,14 @@ class _Images:
             self.found.example("missing", name)
             return
         try:
-            load_image(image)  # as a model gets it: a cut file shows only when it is decoded
+            width, height = load_image(image).size  # as a model gets it: a cut file shows only when it is decoded
         except ImageError as error:
             self.found.images_broken += 1
             self.found.example("broken", str(error))
+            return
+        if max(width, height) >= EXTREME * min(width, height):
+            self.found.images_extreme += 1
+            self.found.example("extreme", f"{name}: {width} x {height}")
 
     def finish(self) -> None:
         for _, image in sorted(self.heap, key=lambda item: str(item[1])):

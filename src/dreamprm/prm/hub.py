@@ -26,13 +26,22 @@ def is_path(name: str | Path) -> bool:
 def hub_options(name: str | Path) -> dict[str, Any]:
     """What transformers' from_pretrained is told: to look into the hub's cache only, where the hub does not answer.
 
-    Raises OSError for a folder that is not there.
+    Raises OSError for a folder that is not there, and a model that neither the hub nor its cache can give.
     """
+    from huggingface_hub import try_to_load_from_cache
+
     if Path(name).is_dir():
         return {}
     if is_path(name):
         raise OSError("there is no such folder")
-    return {} if hub_answers() else {"local_files_only": True}
+    if hub_answers():
+        return {}
+    if not isinstance(try_to_load_from_cache(str(name), "config.json"), str):
+        raise OSError(
+            "it is not a local folder, the hub does not answer, and it is not in the hub's cache here; check the name "
+            "and the network, or give a folder"
+        )
+    return {"local_files_only": True}
 
 
 @functools.cache

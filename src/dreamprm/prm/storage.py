@@ -315,13 +315,8 @@ def _one_line(path: str | Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if Path(path).is_dir():
         return f"cannot load a PRM from the folder {path}: {reason[:300]}"
-    if is_path(path):
-        return f"cannot load a PRM from {str(path)!r}: there is no such folder"
-    if not hub_answers():
-        return (
-            f"cannot load a PRM from {str(path)!r}: it is not a local folder, the hub does not answer, and it is not "
-            "in the hub's cache here; check the name and the network, or give a folder"
-        )
+    if is_path(path) or not hub_answers():
+        return f"cannot load a PRM from {str(path)!r}: {reason[:300]}"
     return (
         f"cannot load a PRM from {str(path)!r}: it is not a local folder, and the hub did not give it; "
         f"check the name and the network, or give a folder ({reason[:160]})"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dreamprm.config.build import build_device, build_prm, build_weigher
+from dreamprm.config.build import build_device, build_prm, build_weigher, check_model
 from dreamprm.config.resolve import to_plain
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.readers import RecordStream
@@ -112,6 +112,7 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
     check_needs(settings)
     check_unrolled(settings)
     check_parts(settings)
+    check_model(settings.model)
     require_tracker(settings.tracker)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -123,9 +123,12 @@ def test_images_missing_broken_and_huge(
 
     PIL.Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    rows = [_question(i, images=[name], labels=[1, 0]) for i, name in enumerate(["good.png", "bad.png", "none.png"])]
+    PIL.Image.new("RGB", (800, 4)).save(tmp_path / "strip.png")
+    names = ["good.png", "bad.png", "none.png", "strip.png"]
+    rows = [_question(i, images=[name], labels=[1, 0]) for i, name in enumerate(names)]
     _, report, findings = examine(f"data.path={write_rows(*rows)}")
-    assert report["data"]["data"]["images"] == {"files": 3, "checked": 3, "missing": 1, "broken": 1}
+    assert report["data"]["data"]["images"] == {"files": 4, "checked": 4, "missing": 1, "broken": 1}
+    assert findings["images_extreme"]["examples"] == [f"{tmp_path / 'strip.png'}: 800 x 4"]
     assert {"images_missing", "images_broken"} <= findings.keys()
     assert "none.png" in findings["images_missing"]["examples"][0]
 

@@ -30,7 +30,8 @@ def test_a_hub_that_answers_is_asked(hub: socket.socket, monkeypatch: pytest.Mon
     assert hub_options(tmp_path) == {}
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub_answers.cache_clear()
-    assert hub_options("nobody/no-such-model") == {"local_files_only": True}
+    with pytest.raises(OSError, match="the hub does not answer, and it is not in the hub's cache"):
+        hub_options("nobody/no-such-model")
 
 
 def test_one_that_does_not_costs_less_than_two_seconds(hub: socket.socket) -> None:

@@ -35,11 +35,12 @@ def _meta(count: int = 12, first: int = 100, **changes: Any) -> Rows:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., TrainConfig]:
-    """`settings(training rows, meta rows, "name=value", …)`: a run on these rows; its model does not exist."""
+    """`settings(training rows, meta rows, "name=value", …)`: a run on these rows; its model is an empty folder."""
 
     def make(rows: Rows, meta: Rows, *overrides: str) -> TrainConfig:
         for name, lines in (("train", rows), ("meta", meta)):
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "no_model").mkdir(exist_ok=True)  # there, but no model
         given = [f"data.path={tmp_path}/train.jsonl", f"meta.path={tmp_path}/meta.jsonl", f"run_dir={tmp_path}/run"]
         sizes = [f"{name}.batch_size=4" for name in ("cold", "inner", "outer")]
         small = ["data=files", "meta=files", f"model.path={tmp_path}/no_model", *given, *sizes, *overrides]

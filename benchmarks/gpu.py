@@ -57,13 +57,12 @@ def build(words: list[str]) -> Run:
     """The run, with weights that give finite numbers."""
     run = prepare(resolve_train(compose_config("train", words)), Path("."))[1]
     generator = torch.Generator(run.device).manual_seed(0)
-    for value in run.prm.parameters():
-        if not value.is_floating_point():
-            continue
-        if value.ndim > 1:
-            nn.init.normal_(value, std=0.02, generator=generator)
-        else:
-            nn.init.ones_(value) if value.requires_grad else nn.init.zeros_(value)
+    for name, value in run.prm.named_parameters():
+        if value.is_floating_point():
+            if value.ndim > 1:
+                nn.init.normal_(value, std=0.02, generator=generator)
+            else:
+                nn.init.constant_(value, 0.0 if name.endswith("bias") else 1.0)
     run.prm.train()
     return run
 
@@ -137,10 +136,10 @@ def _row(variant: str, batch: int, folder: Path | None, options: argparse.Namesp
         found = one(folder, batch, options.device, extra, options.updates)
     except torch.OutOfMemoryError:
         return f"| {variant} | {batch} | does not fit | | | | |"
-    except (UserError, ImportError) as error:
+    except (UserError, ImportError, RuntimeError) as error:
         return f"| {variant} | {batch} | not measured: {' '.join(str(error).split())[:120]} | | | | |"
     ratio = found["seconds"] / found["floor"]
-    sizes = f"{found['memory']:.1f} | {found['floor memory']:.1f} | {found['planned']:.1f}"
+    sizes = f"{found['memory']:.2f} | {found['floor memory']:.2f} | {found['planned']:.2f}"
     return f"| {variant} | {batch} | {found['seconds']:.3f} | {ratio:.2f} | {sizes} |"
 
 

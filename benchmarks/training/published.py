@@ -77,14 +77,14 @@ class Published:
             config=Config(type="darts", retain_graph=True, gradient_clipping=1.0),
             module=net,
             optimizer=_AdamW(net.parameters(), lr=5e-4),
-            train_data_loader=[0],
+            train_data_loader=[(torch.zeros(1),)],
         )
         inner = Inner(
             name="inner",
             config=Config(type="darts", unroll_steps=1, gradient_clipping=1.0),
             module=model,
             optimizer=_AdamW(model.parameters(), lr=5e-5, weight_decay=1e-2),
-            train_data_loader=[0],
+            train_data_loader=[(torch.zeros(1),)],
         )
         self.engine = Engine(
             problems=[outer, inner],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -71,3 +72,21 @@ def test_a_name_stands_for_every_bit_and_shape() -> None:
     assert len(names) == 5
     assert content_name(value, note="x") != content_name(value)
     assert content_name(value.reshape(2, 3).T.contiguous().T) == content_name(value.reshape(2, 3))
+
+
+@pytest.mark.parametrize("place", [0.02, 0.9])
+def test_what_is_damaged_on_the_disk_is_made_anew(
+    tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bit of the header, and one of a feature's values, which would else go into every score."""
+    store = FeatureStore(tmp_path)
+    value = torch.linspace(0, 1, 64)
+    store.take(["a"], lambda missing: [value])
+    store.flush()
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[int(place * len(data))] ^= 4
+    file.write_bytes(data)
+    (found,) = FeatureStore(tmp_path).take(["a"], lambda missing: [value])
+    assert torch.equal(found, value)
+    assert "damaged" in caplog.text

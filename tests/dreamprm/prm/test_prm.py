@@ -167,3 +167,13 @@ def test_a_tokenizer_that_comes_back_another_is_refused(tiny_tokenizer: Any, tmp
     (tmp_path / "prm.json").write_text(json.dumps(settings))
     with pytest.raises(PRMLoadError, match="cuts text into other tokens"):
         PRM.from_pretrained(tmp_path)
+
+
+def test_one_flipped_bit_of_a_saved_prm_is_refused(build_text_model, tiny_tokenizer, tmp_path) -> None:
+    PRM(build_text_model(), tiny_tokenizer).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(OSError, match=r"model\.safetensors is not what was saved, its checksum differs"):
+        PRM.from_pretrained(tmp_path)

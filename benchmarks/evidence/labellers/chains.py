@@ -69,12 +69,13 @@ class Chains:
 @dataclass
 class Split:
     """A seed's chains. blocks: per test question its candidates' outcomes, and the row of each in `test`, -1 where its
-    features are not needed: all candidates of the block are right, or all wrong."""
+    features are not needed: all candidates of the block are right, or all wrong. names: the test questions."""
 
     train: Chains
     meta: Chains
     test: Chains
     blocks: list[tuple[list[bool], list[int]]]
+    names: list[str]
     labellers: list[str]
 
 
@@ -164,7 +165,7 @@ def split(
         for rows in (questions[name][:BLOCK] for name in test)
     ]
     _standardize(parts)
-    return Split(parts[0], parts[1], parts[2], blocks, labellers)
+    return Split(parts[0], parts[1], parts[2], blocks, list(test), labellers)
 
 
 def assigned(chains: Chains, assign: str) -> Chains:

@@ -11,6 +11,7 @@ Shapes: N chains, S steps, H hidden width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,9 @@ def outer(z: Tensor, chains: Chains, kind: str, how: str) -> Tensor:
     return OUTER_LOSSES[kind](z, chains.correct, chains.mask, how).mean()
 
 
-def figures(judge: Judge, split: Split, how: str) -> dict[str, float]:
-    """Best-of-8 over all test questions; the AUC of the mixed ones' chains, pooled and within questions."""
+def figures(judge: Judge, split: Split, how: str) -> dict[str, Any]:
+    """Best-of-8 over all test questions; the AUC of the mixed ones' chains, pooled and within questions; whether
+    the choice was right, by question."""
     with torch.no_grad():
         value = as_log_odds(aggregate_log_odds(judge(split.test), how, split.test.mask), how).double()
     picked, wins, pairs = [], 0.0, 0
@@ -73,6 +75,7 @@ def figures(judge: Judge, split: Split, how: str) -> dict[str, float]:
         "best_of_8": float(np.mean(picked)),
         "auc": float(auc(right, value.numpy())),
         "auc_within": wins / max(pairs, 1),
+        "picked": dict(zip(split.names, picked, strict=True)),
     }
 
 

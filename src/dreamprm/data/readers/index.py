@@ -127,7 +127,8 @@ def _save(index: Index, file: Path) -> None:
 
 
 def _load(file: Path) -> Index:
-    with np.load(file, allow_pickle=False) as saved:
+    # Opened here: numpy leaves a file open that it finds to be no archive.
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
         words = json.loads(saved["words"].tobytes().decode("utf-8", "surrogatepass"))
         arrays = {name: saved[name] for name in _ARRAYS}
     bad = tuple((int(row), str(field), str(reason)) for row, field, reason in words["bad"])

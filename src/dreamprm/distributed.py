@@ -29,7 +29,9 @@ __all__ = [
     "mean_everywhere",
     "num_processes",
     "own_part",
+    "random_state",
     "rank",
+    "set_random_state",
     "together",
 ]
 
@@ -194,3 +196,18 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
     if processes.size > 1:
         processes.device = parameters[0].device
         processes.average_gradients(parameters)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators, on the CPU and on every GPU."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` took."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])

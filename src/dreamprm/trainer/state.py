@@ -12,12 +12,12 @@ from torch import nn
 
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
-from dreamprm.distributed import everyone, rank
+from dreamprm.distributed import everyone, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.sources import DenseLoss
-from dreamprm.trainer.sampler import EpochSampler
+from dreamprm.sources.sampler import EpochSampler
 from dreamprm.weigher import Weigher
 
 if TYPE_CHECKING:
@@ -190,18 +190,3 @@ class Run:
 def _persists(module: nn.Module, name: str) -> bool:
     place, _, leaf = name.rpartition(".")
     return leaf not in module.get_submodule(place)._non_persistent_buffers_set
-
-
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, on the CPU and on every GPU."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` took."""
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm.errors import UserError
-from dreamprm.trainer.sampler import EpochSampler
+from dreamprm.sources.sampler import EpochSampler
 
 
 @given(st.integers(1, 30), st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(0, 1000))

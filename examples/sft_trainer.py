@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
 from trl import SFTConfig, SFTTrainer
 
 from dreamprm.integrations.reweighting_trainer import ReweightingMixin
-from dreamprm.integrations.tokens import TokenTable
+from dreamprm.integrations.token_table import TokenTable
 
 LETTERS = "abcdefghijklmnop"
 

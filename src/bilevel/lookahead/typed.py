@@ -62,9 +62,14 @@ def broadcast_shapes(*shapes: torch.Size) -> torch.Size:
 
 
 def backward(loss: Tensor, inputs: Sequence[Tensor] | None = None, retain_graph: bool = False) -> None:
-    """loss.backward(), into the inputs alone where some are given."""
-    scalar: Any = loss
-    scalar.backward(inputs=inputs, retain_graph=retain_graph)
+    """loss.backward(), into the inputs alone where some are given.
+
+    Not by the method, nor by torch.autograd.backward: both are torch functions, a mode is off while it handles one, and
+    what checkpointing computes anew inside the backward pass must be seen as it was the first time.
+    """
+    _torch.autograd.graph._engine_run_backward(
+        (loss,), (_torch.ones_like(loss),), retain_graph, False, tuple(inputs or ()), True, accumulate_grad=True
+    )
 
 
 def gradients(
@@ -75,9 +80,14 @@ def gradients(
     retain_graph: bool | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """torch.autograd.grad of <weights, loss>, None for an input that the loss does not depend on."""
-    return _torch.autograd.grad(
-        loss, inputs, grad_outputs=weights, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+    """torch.autograd.grad of <weights, loss>, None for an input that the loss does not depend on.
+
+    By what torch.autograd.grad calls, for the reason in `backward`.
+    """
+    seed = _torch.ones_like(loss) if weights is None else weights
+    keep = create_graph if retain_graph is None else retain_graph
+    return _torch.autograd.graph._engine_run_backward(
+        (loss,), (seed,), keep, create_graph, tuple(inputs), True, accumulate_grad=False
     )
 
 

@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 
 from dreamprm.errors import UserError
 from dreamprm.integrations.reweighting import Reweighting, refuse_meta
-from dreamprm.integrations.tokens import TokenTable, token_losses
+from dreamprm.integrations.token_table import TokenTable, token_losses
 
 __all__ = ["BilevelWeighter", "main", "register"]
 

@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from bilevel import Lookahead, Status
 from dreamprm.errors import UserError
-from dreamprm.integrations.tokens import TokenTable, token_losses
+from dreamprm.integrations.token_table import TokenTable, token_losses
 from dreamprm.weigher import project
 
 __all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows", "refuse_meta"]

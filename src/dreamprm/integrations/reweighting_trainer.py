@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from bilevel import Lookahead
 from dreamprm.integrations.reweighting import WEIGHER_FILE, ExampleLosses, Reweighting, meta_rows
-from dreamprm.integrations.tokens import token_losses
+from dreamprm.integrations.token_table import token_losses
 
 __all__ = ["WEIGHER_FILE", "ExampleLosses", "ReweightingMixin", "ReweightingTrainer", "meta_rows"]
 

@@ -12,7 +12,7 @@ from dreamprm.data.fingerprint import changed_data, data_digests
 from dreamprm.distributed import from_first, is_first
 from dreamprm.errors import UserError
 from dreamprm.metrics import MetricsFile, PhaseName
-from dreamprm.prm.fingerprint import model_digests
+from dreamprm.prm.model_digest import model_digests
 from dreamprm.progress import say
 from dreamprm.run_files.checkpoint import (
     Checkpoint,

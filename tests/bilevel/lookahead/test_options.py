@@ -481,3 +481,36 @@ def test_adam_first_step_is_finite_where_a_gradient_is_zero() -> None:
     (u,) = bilevel.step_vjp(optimizer, [torch.ones(3)])
     assert u.isfinite().all()
     assert float(u[1:].abs().max()) < 1e-6  # Adam's first step is a sign: its derivative is eps / (|g| + eps)^2
+
+
+# The name that transformers 5.10 has too.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+@pytest.mark.parametrize("product", ["ghost", "unroll"])
+def test_checkpointed_transformers_are_seen_as_the_first_time(product: str) -> None:
+    """Norms and attention are computed anew inside the backward pass, where a torch function mode could be off."""
+    transformers = pytest.importorskip("transformers")
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        config = transformers.Qwen2Config(
+            vocab_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=8, use_cache=False, pad_token_id=None, bos_token_id=None,
+            eos_token_id=None,
+        )  # fmt: skip
+        model = transformers.Qwen2ForCausalLM(config).train()
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        tokens = torch.randint(0, 16, (4, 8))
+        weights = torch.ones(4, requires_grad=True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-4)
+        lookahead = Lookahead(model, optimizer, product=product)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with lookahead.inner():
+                losses = F.cross_entropy(model(tokens).logits[:, -1], tokens[:, 0], reduction="none")
+                lookahead.backward(losses, weights / 4)
+            lookahead.step()
+            lookahead.backward_outer(F.cross_entropy(model(tokens).logits[:, 0], tokens[:, 1]))
+        assert weights.grad is not None
+        found.append(weights.grad)
+    assert relative(found[1], found[0]) < 1e-5  # the same operations in fp32

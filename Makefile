@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint check docs site build bench prove evidence base clean
+.PHONY: help setup train six test lint check docs site build bench prove evidence base clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -30,6 +30,9 @@ $(DEV): $(SETUP)
 train: $(SETUP)  ## train on the embedded world; ARGS="+experiment=instance_table seed=1" for another run
 	$(BIN)/python -m src.train $(or $(ARGS),+experiment=instance_net)
 
+six: $(SETUP)  ## sample, label, train, score, select, evaluate by six commands; LIMIT=48 for a small run
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/six_commands.sh $(ARGS)
+
 test: $(DEV)  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
@@ -44,7 +47,7 @@ check: lint  ## lint, and the tests that need no model
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_house.py tests/docs tests/conf/test_command_line.py
 
 docs: site  ## build the site, and run every code block of README and docs
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m docs tests/docs $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m docs tests/docs tests/examples/test_six_commands.py $(ARGS)
 
 build: $(DEV)  ## build the wheel and run it in fresh environments, from an empty folder
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .

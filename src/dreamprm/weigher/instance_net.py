@@ -98,7 +98,7 @@ class InstanceNet(Weigher):
         self.register_buffer("centre", torch.zeros(()))
         aware = features == NetInput.label_aware
         self.domain = nn.Embedding(num_domains, _DOMAIN_WIDTH) if num_domains and aware else None
-        width = _WIDTHS[features] + (0 if self.domain is None else _DOMAIN_WIDTH)
+        width = _WIDTHS[NetInput(features)] + (0 if self.domain is None else _DOMAIN_WIDTH)
         self.net = nn.Sequential(nn.Linear(width, hidden), _ACTIVATIONS[activation](), nn.Linear(hidden, 1))
         if not paper:
             for parameter in self.net[2].parameters():

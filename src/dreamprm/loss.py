@@ -107,14 +107,15 @@ def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str, eve
 
 
 def _fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> Float[Tensor, " 2"]:
-    """argmin over α ≥ .1 / std(a) and β of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2; strictly convex.
+    """argmin over α ≥ min(1, .1 / std(a)) and β of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2; strictly convex.
 
     The bound: a PRM that judges worse than chance would get a negative scale, whose gradient asks for worse still.
     """
     inputs = torch.stack([value, torch.ones_like(value)], 1)  # (B, 2)
     start = torch.tensor([1.0, 0.0], dtype=value.dtype, device=value.device)
     fitted = _newton(inputs, right, start)
-    least = _LEAST_SCALE / value.std(correction=0).clamp(min=1e-12)
+    # Never above the 1 that the fit starts from: scores that hardly differ would ask for any scale.
+    least = (_LEAST_SCALE / value.std(correction=0)).clamp(max=1)
     if fitted[0] < least:
         fitted = torch.cat([least[None], _newton(inputs[:, 1:], right, start[1:], least * value)])
     return fitted

@@ -147,6 +147,15 @@ def test_calibrated_asks_a_prm_that_is_worse_than_chance_for_better():
         assert (gradient[outcomes == 0] > 0).all()
 
 
+@pytest.mark.parametrize("scores", [[0.3], [0.3, 0.3, 0.3, 0.3], [0.3, 0.3, 0.3, 0.3 + 1e-9]])
+def test_calibrated_is_as_steep_as_cross_entropy_where_scores_hardly_differ(scores):
+    given = torch.tensor(scores, dtype=torch.float64, requires_grad=True)
+    outcomes = torch.tensor([1.0, 0.0, 1.0, 0.0][: len(scores)], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(outer_loss(*many(given, outcomes), "min", "calibrated"), given)
+    # α stays at the 1 it starts from, and |p - r| is at most 1.
+    assert gradient.abs().max() * len(scores) <= 1
+
+
 @pytest.mark.parametrize("outcomes", [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
 def test_calibrated_stays_finite_where_outcomes_are_told_apart_or_all_alike(outcomes):
     scores = torch.tensor([40.0, 35.0, -30.0, -50.0], requires_grad=True)

@@ -194,6 +194,8 @@ def refuse_meta(meta_dataset: Any) -> None:
 
 
 def _tokens(train_dataset: Any) -> Any:
+    if not hasattr(train_dataset, "__len__"):
+        raise UserError("train_dataset is a stream, which has no table of its examples: give a weigher of yours")
     try:
         return (
             train_dataset["input_ids"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamprm.errors import UserError
+from dreamprm.prm.aggregation import at_least_float32
 
 __all__ = ["TokenTable", "token_losses"]
 
@@ -20,7 +21,7 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     """(B,): each example's cross-entropy per token that has a label, as the host computes it."""
     given = {name: value for name, value in inputs.items() if name != "labels"}
     labels: Tensor = inputs["labels"][:, 1:]
-    logits: Tensor = model(**given).logits[:, :-1].float()
+    logits = at_least_float32(model(**given).logits[:, :-1])
     each = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none")
     return each.sum(1) / (labels != _IGNORED).sum(1).clamp(min=1)
 
@@ -36,6 +37,8 @@ class TokenTable(nn.Module):
 
     def forward(self, inputs: Mapping[str, Any]) -> Tensor:
         """(B,). Raises UserError for an example that is not in the training data."""
+        if "attention_mask" not in inputs:
+            raise UserError("the batch has no attention_mask: packing and padding_free must be off, or give a weigher")
         masks = inputs["attention_mask"].bool()
         tokens = [tuple(row[mask].tolist()) for row, mask in zip(inputs["input_ids"], masks, strict=True)]
         numbers = [self.rows.get(row) for row in tokens]

@@ -131,5 +131,8 @@ def test_what_cannot_work_is_refused() -> None:
         BilevelWeighter(table, {"a": data, "b": data})
     with pytest.raises(UserError, match="packing"):
         BilevelWeighter(table, data).get_weighted_loss(torch.ones(1), inputs=collate([data[9]]))
+    packed = {name: value for name, value in collate([data[0]]).items() if name != "attention_mask"}
+    with pytest.raises(UserError, match="padding_free must be off"):
+        BilevelWeighter(table, data).get_weighted_loss(torch.ones(1), inputs=packed)
     with pytest.raises(UserError, match="pip install dataflex"):
         register()

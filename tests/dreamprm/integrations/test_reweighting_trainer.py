@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import IterableDataset
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, get_linear_schedule_with_warmup
 
@@ -159,3 +160,10 @@ def test_an_averaged_loss_is_refused(tmp_path: Path) -> None:
 def test_an_optimizer_without_a_rule_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="adafactor"):
         trainer(tmp_path, optim="adafactor").train()
+
+
+def test_a_stream_needs_a_weigher_of_its_own(tmp_path: Path) -> None:
+    args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none")
+    stream = IterableDataset.from_generator(lambda: iter(data()))
+    with pytest.raises(UserError, match="is a stream"):
+        ReweightingTrainer(tiny(), args, train_dataset=stream, eval_dataset=data()[:2])

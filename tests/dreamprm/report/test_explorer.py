@@ -78,6 +78,18 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_what_is_no_number_is_left_blank(tmp_path: Path) -> None:
+    records, rows = _rows(3)
+    rows[1] |= {"loss": float("nan"), "step_scores": []}
+    page = write_explorer(tmp_path / "explorer", "a run", records, rows)
+    assert page is not None
+    shown = _shown(page, "by=weight&open=1", tmp_path)
+    assert "3 of 3 examples" in shown
+    assert shown.count('role="option"') == 3
+    assert "<article>" in shown
+
+
+@needs_chromium
 def test_100_000_rows_are_filtered_at_once(tmp_path: Path) -> None:
     page = write_explorer(tmp_path / "explorer", "many", *_rows(100_000))
     assert page is not None

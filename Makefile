@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.setup
 DEV := .venv/.dev
+SITE := .venv/.site
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 # Two test processes of one thread each use two cores better than one process of two.
 WORKERS ?= 2
@@ -36,9 +37,13 @@ six: $(SETUP)  ## sample, label, train, score, select, evaluate by six commands;
 test: $(DEV)  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-site: $(DEV)  ## build the pages into dist/site, without network
+$(SITE): $(DEV)
+	@echo "adding what the site needs"
 	@$(PIP) -e '.[site]'
-	$(BIN)/mkdocs build -q
+	@touch $(SITE)
+
+site: $(SITE)  ## build the pages into dist/site, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 lint: $(DEV)  ## ruff, spelling, pyright, import contracts: a minute
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/pyright && $(BIN)/lint-imports

@@ -84,7 +84,13 @@ def _settings_lines(command: Command) -> Iterator[tuple[str, str]]:
 
 def _walk(settings: Any, place: str, *, composed: bool) -> Iterator[tuple[str, str]]:
     hints = typing.get_type_hints(type(settings))
-    for item in dataclasses.fields(settings):
+    own = vars(type(settings)).get("__annotations__", {})
+    # Single settings before groups; of the single ones those of the class itself before what it shares with others.
+    fields = sorted(
+        dataclasses.fields(settings),
+        key=lambda item: (dataclasses.is_dataclass(getattr(settings, item.name)), item.name not in own),
+    )
+    for item in fields:
         name = f"{place}.{item.name}" if place else item.name
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):

@@ -97,7 +97,7 @@ def _by_judge(
 ) -> tuple[list[float], int]:
     """(how right every chain is, replies without a grade): these count as wrong, as published."""
     from dreamprm.commands.files import made_of, read_rows
-    from dreamprm.commands.sample import HOW
+    from dreamprm.commands.policy_stage import HOW
     from dreamprm.commands.stage_output import write_stage
     from dreamprm.policy.endpoint import Endpoint
     from dreamprm.policy.judge_answers import answer_prompt, read_grade

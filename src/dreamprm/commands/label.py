@@ -8,15 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
-from dreamprm.commands.files import StageData
-from dreamprm.commands.sample import HOW
+from dreamprm.commands.policy_stage import HOW, PolicyStage
 from dreamprm.data.record import Record
-from dreamprm.policy.endpoint import EndpointConfig
-from dreamprm.policy.sampling import PolicyConfig, Prefix
+from dreamprm.policy.sampling import Prefix
 from dreamprm.progress import say
-from dreamprm.setting import Settings, setting
+from dreamprm.setting import setting
 
 __all__ = ["LabelStage", "label", "main"]
 
@@ -26,7 +23,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass
-class LabelStage(Settings):
+class LabelStage(PolicyStage):
     """Labels for every step of `data`: the share of `num` completions that come out right. A run that was killed goes
     on where it was."""
 
@@ -38,14 +35,6 @@ class LabelStage(Settings):
     most: int | None = setting(None, "complete again, up to so many, while all are right or all wrong", least=1)
     early_stop: bool = setting(False, "spend nothing behind the first step without a right completion")
     threshold: float | None = setting(None, "hard labels: 1 above this share, e.g. 0; null: the share itself", least=0)
-    seed: int = setting(0, "of the draws", least=0)
-    shard: str = setting("1/1", "i/n: the i-th of n equal parts; the last one to end joins them")
-    overwrite: bool = setting(False, "whether an `out` of other settings is begun anew")
-    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
-    device: Device = setting(Device.auto, "auto: a GPU where there is one")
-    data: StageData = setting(StageData())
-    policy: PolicyConfig = setting(PolicyConfig())
-    endpoint: EndpointConfig = setting(EndpointConfig())
 
 
 def label(settings: LabelStage) -> Path:

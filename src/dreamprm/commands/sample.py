@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
-from dreamprm.commands.files import StageData
+from dreamprm.commands.policy_stage import HOW, PolicyStage
 from dreamprm.data.record import Record
-from dreamprm.policy.endpoint import EndpointConfig
-from dreamprm.policy.sampling import PolicyConfig
 from dreamprm.progress import say
-from dreamprm.setting import Settings, setting
+from dreamprm.setting import setting
 
 __all__ = ["SampleStage", "main", "sample"]
 
@@ -22,32 +19,11 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass
-class SampleStage(Settings):
+class SampleStage(PolicyStage):
     """The policy writes `num` candidates for every question of `data`. A run that was killed goes on where it was."""
 
     out: str = setting("candidates.jsonl", "file that is appended to")
     num: int = setting(8, "candidates of a question", least=1)
-    seed: int = setting(0, "of the draws", least=0)
-    shard: str = setting("1/1", "i/n: the i-th of n equal parts; the last one to end joins them")
-    overwrite: bool = setting(False, "whether an `out` of other settings is begun anew")
-    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
-    device: Device = setting(Device.auto, "auto: a GPU where there is one")
-    data: StageData = setting(StageData())
-    policy: PolicyConfig = setting(PolicyConfig())
-    endpoint: EndpointConfig = setting(EndpointConfig())
-
-
-HOW = (
-    "url",
-    "concurrency",
-    "retries",
-    "timeout",
-    "requests_per_minute",
-    "token_budget",
-    "money_budget",
-    "key_variable",
-)
-"""Settings of an endpoint that change how chains are asked for, and not what they are."""
 
 
 def sample(settings: SampleStage) -> Path:

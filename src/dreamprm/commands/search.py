@@ -7,14 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamprm.choices import Device, Judge
 from dreamprm.commands.command import command
-from dreamprm.commands.files import StageData
-from dreamprm.commands.sample import HOW
-from dreamprm.policy.endpoint import EndpointConfig
-from dreamprm.policy.sampling import PolicyConfig
+from dreamprm.commands.policy_stage import HOW, PolicyStage
 from dreamprm.progress import say
-from dreamprm.setting import Settings, setting
+from dreamprm.setting import setting
 
 __all__ = ["SearchStage", "main", "search"]
 
@@ -22,7 +18,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass
-class SearchStage(Settings):
+class SearchStage(PolicyStage):
     """One chain for every question of `data`, found by search. A run that was killed goes on where it was."""
 
     prm: str | None = setting(None, "the folder prm/ of a run, or any model that PRM loads")
@@ -36,14 +32,6 @@ class SearchStage(Settings):
     token_budget: int = setting(4096, "tokens written for a question, at most", least=1)
     aggregate: str = setting("mean", "how step scores become a chain's: mean, min, last, product …")
     batch_size: int = setting(8, "chains scored at once", least=1)
-    seed: int = setting(0, "of the draws", least=0)
-    shard: str = setting("1/1", "i/n: the i-th of n equal parts; the last one to end joins them")
-    overwrite: bool = setting(False, "whether an `out` of other settings is begun anew")
-    judge: Judge = setting(Judge.math, "how an answer is compared with the reference")
-    device: Device = setting(Device.auto, "auto: a GPU where there is one")
-    data: StageData = setting(StageData())
-    policy: PolicyConfig = setting(PolicyConfig())
-    endpoint: EndpointConfig = setting(EndpointConfig())
 
 
 def search(settings: SearchStage) -> Path:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dreamprm.data.readers.fields import decode_row
 from dreamprm.data.record import RecordError
 
-__all__ = ["Container", "Found"]
+__all__ = ["Container", "Found", "HeldWhole"]
 
 
 class Found(NamedTuple):
@@ -46,3 +48,33 @@ class Container(ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])
+
+
+class HeldWhole(Container):
+    """Small files whose rows are held while open: a place is the row's number."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._kept: list[Any] | None = None
+
+    @abstractmethod
+    def _read(self) -> list[Any]:
+        """Every row. Raises DataError where the file is of another shape."""
+
+    def rows(self) -> Iterator[Found]:
+        for number, _ in enumerate(self._load(), start=1):
+            value: dict[str, Any] | RecordError
+            try:
+                value = self.fetch(number, number - 1, number)
+            except RecordError as error:
+                value = error
+            yield Found(number, number - 1, number, value)
+
+    def fetch(self, number: int, start: int, stop: int) -> dict[str, Any]:
+        # Decoded again from its own text, so that each row passes the same limits as in any other file.
+        return decode_row(json.dumps(self._load()[start]).encode(), self.source, number)
+
+    def _load(self) -> list[Any]:
+        if self._kept is None:
+            self._kept = self._read()
+        return self._kept

@@ -16,7 +16,7 @@ from typing import IO, Any
 import zstandard
 
 from dreamprm.data.readers.bytes_file import BytesFile, open_stream
-from dreamprm.data.readers.container import Container, Found
+from dreamprm.data.readers.container import Container, Found, HeldWhole
 from dreamprm.data.readers.fields import MAX_ROW, DataError, decode_row
 from dreamprm.data.record import RecordError
 
@@ -121,44 +121,25 @@ class JsonArray(Container):
         return decode_row(self._bytes.read(start, stop), self.source, number)
 
 
-class JsonTree(Container):
-    """One object on top whose values are rows or lists of rows (Mr-Ben); small files, held whole while open.
+class JsonTree(HeldWhole):
+    """One object on top whose values are rows or lists of rows (Mr-Ben).
 
     A row is given the key it stood under as its field `_key`.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._kept: list[Any] | None = None
-
-    def _load(self) -> list[Any]:
-        if self._kept is None:
-            with open_stream(self.path) as stream:
-                data = stream.read(_MAX_TREE + 1)
-            if len(data) > _MAX_TREE:
-                raise DataError(f"an object above {_MAX_TREE:,} bytes; write it as JSON Lines", source=self.source)
-            try:
-                tree = json.loads(data.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"not valid JSON ({str(error)[:200]})", source=self.source) from None
-            if not isinstance(tree, dict):
-                raise DataError("must be an object on top", source=self.source)
-            self._kept = [
-                {**row, "_key": key} if isinstance(row, dict) else row
-                for key, value in tree.items()
-                for row in (value if isinstance(value, list) else [value])
-            ]
-        return self._kept
-
-    def rows(self) -> Iterator[Found]:
-        for number, _ in enumerate(self._load(), start=1):
-            value: dict[str, Any] | RecordError
-            try:
-                value = self.fetch(number, number - 1, number)
-            except RecordError as error:
-                value = error
-            yield Found(number, number - 1, number, value)
-
-    def fetch(self, number: int, start: int, stop: int) -> dict[str, Any]:
-        # Decoded again from its own text, so that each row passes the same limits as in any other file.
-        return decode_row(json.dumps(self._load()[start]).encode(), self.source, number)
+    def _read(self) -> list[Any]:
+        with open_stream(self.path) as stream:
+            data = stream.read(_MAX_TREE + 1)
+        if len(data) > _MAX_TREE:
+            raise DataError(f"an object above {_MAX_TREE:,} bytes; write it as JSON Lines", source=self.source)
+        try:
+            tree = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"not valid JSON ({str(error)[:200]})", source=self.source) from None
+        if not isinstance(tree, dict):
+            raise DataError("must be an object on top", source=self.source)
+        return [
+            {**row, "_key": key} if isinstance(row, dict) else row
+            for key, value in tree.items()
+            for row in (value if isinstance(value, list) else [value])
+        ]

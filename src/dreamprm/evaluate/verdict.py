@@ -10,7 +10,8 @@ What can be said of one run, and when it is warranted:
   tells nothing, neither do the weights. A PRM at chance on an informative meta set is wrongly passed in one run of 40.
 * The outer loss must have fallen from before to after by more than chance, on the same chains (paired differences).
 * The meta set has chosen the weights, so that its figures are a little too good; where there is a test set, its AUC
-  decides too, and a significant loss there overrules the meta set.
+  decides too, of chains and, where its steps are labelled, of steps: a significant loss there overrules the meta set.
+  Best-of-N that is not shown to be above the policy alone is said to be no gain.
 * Before is the cold-started PRM: the change is that of the whole bilevel phase, inner updates included. What the
   *weights* are worth only a second run with weigher=uniform tells; no verdict on one run claims it.
 """
@@ -25,22 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamprm.data.record import Record
-from dreamprm.evaluate.figures import cluster_of
+from dreamprm.evaluate.figures import cluster_of, true_steps
 from dreamprm.evaluate.intervals import Interval, bootstrap, paired_difference
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["NO_SIGNAL", "Change", "Evidence", "change_of", "verdict"]
+__all__ = ["NO_GAIN", "NO_SIGNAL", "Change", "Evidence", "change_of", "step_change_of", "verdict"]
 
 NO_SIGNAL = "the meta set gave no usable signal: weights are not to be trusted"
+NO_GAIN = "which shows no gain over the policy: compare with weigher=uniform"
 _FEWEST_QUESTIONS = 10
 _NUM_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
 class Change:
-    """Chains of known outcome, judged before and after. AUC: P(a right chain scores above a wrong one), ties half.
+    """Chains of known outcome, or steps of known truth, judged before and after.
 
-    fewest: questions with a right chain, or with a wrong one, whichever are fewer.  change: of the AUC, after - before.
+    AUC: P(a right one scores above a wrong one), ties half.  change: of the AUC, after - before.
+    fewest: questions with a right one, or with a wrong one, whichever are fewer.
     """
 
     before: Interval
@@ -52,23 +55,53 @@ class Change:
 def change_of(records: Sequence[Record], before: Sequence[float], after: Sequence[float]) -> Change | None:
     """The AUC of chain scores before and after, and its change; None where the records are of one outcome only."""
     rows = [row for row, record in enumerate(records) if record.correct is not None]
-    right = np.array([bool(records[row].correct) for row in rows], dtype=bool)
-    if not right.any() or right.all():
+    return _change(
+        [bool(records[row].correct) for row in rows],
+        [cluster_of(records[row]) for row in rows],
+        [before[row] for row in rows],
+        [after[row] for row in rows],
+        _NUM_RESAMPLES,
+    )
+
+
+def step_change_of(
+    records: Sequence[Record], before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]
+) -> Change | None:
+    """The same of step scores against the steps' labels; None where no step is known to be right, or none wrong."""
+    found = [
+        (truth, cluster_of(record), earlier, later)
+        for record, *scores in zip(records, before, after, strict=True)
+        for truth, earlier, later in zip(true_steps(record), *scores, strict=True)
+        if truth is not None
+    ]
+    return _change(
+        [truth for truth, *_ in found],
+        [cluster for _, cluster, *_ in found],
+        [earlier for *_, earlier, _ in found],
+        [later for *_, later in found],
+        _NUM_RESAMPLES // 2,  # a resample of steps costs a sort of all of them
+    )
+
+
+def _change(
+    right: Sequence[bool], clusters: Sequence[str], before: Sequence[float], after: Sequence[float], num_resamples: int
+) -> Change | None:
+    truth = np.asarray(right, dtype=bool)
+    if not truth.any() or truth.all():
         return None
-    clusters = [cluster_of(records[row]) for row in rows]
-    scores = [np.asarray(given, dtype=float)[rows] for given in (before, after)]
+    scores = [np.asarray(given, dtype=float) for given in (before, after)]
 
     def interval(statistic: Any) -> Interval:
-        return bootstrap(statistic, clusters, num_resamples=_NUM_RESAMPLES)
+        return bootstrap(statistic, list(clusters), num_resamples=num_resamples)
 
     def area(values: NDArray[np.float64], drawn: NDArray[np.intp]) -> float:
-        return auc(right[drawn], values[drawn])
+        return auc(truth[drawn], values[drawn])
 
     return Change(
         before=interval(lambda drawn: area(scores[0], drawn)),
         after=interval(lambda drawn: area(scores[1], drawn)),
         change=interval(lambda drawn: area(scores[1], drawn) - area(scores[0], drawn)),
-        fewest=min(len({c for c, value in zip(clusters, right) if value == side}) for side in (True, False)),
+        fewest=min(len({c for c, value in zip(clusters, truth) if value == side}) for side in (True, False)),
     )
 
 
@@ -78,6 +111,7 @@ class Evidence:
 
     meta, test: None where there is no such set, or only one outcome in it.
     losses_before, losses_after: the outer loss of every meta chain.  clusters: their questions.
+    steps: of the test set's steps, None where they are not labelled.
     gain: best-of-N of the PRM less the policy's own accuracy, on the same test questions, for the largest N there is.
     """
 
@@ -89,6 +123,7 @@ class Evidence:
     losses_after: Sequence[float] = ()
     clusters: Sequence[str] = ()
     test: Change | None = None
+    steps: Change | None = None
     gain: Interval | None = None
     num_candidates: int = 0
 
@@ -134,6 +169,11 @@ def verdict(given: Evidence) -> str:
             return f"{found}; but {_on_test(given)}, worse than before: weights are not to be trusted"
         if given.test.after.low <= 0.5:
             return f"{found}; but {_on_test(given)}, as chance may: weights are not to be trusted"
+    if given.steps is not None and given.steps.change.high < 0:
+        steps = f"steps are told apart with {_area(given.steps.after)}, before with {given.steps.before.value:.3f}"
+        return f"{found}; but on the test set {steps}, worse than before: weights are not to be trusted"
+    if given.gain is not None and given.gain.low <= 0:
+        return f"{found}; but {_on_test(given)}, {NO_GAIN}"
     return f"{found}; {_on_test(given) or 'there is no test set to confirm it'}"
 
 

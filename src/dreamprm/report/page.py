@@ -79,7 +79,9 @@ def _context(run: RunContent) -> dict[str, Any]:
 
 def _tone(verdict: str) -> str:
     """The colour of the verdict: `no`, `yes`, or neither."""
-    return "no" if "not to be trusted" in verdict else "yes" if "gave a signal" in verdict else ""
+    if "not to be trusted" in verdict:
+        return "no"
+    return "yes" if "gave a signal" in verdict and "no gain" not in verdict else ""
 
 
 def _tiles(results: dict[str, Any], largest: str, rows: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from dreamprm.data.record import Record
 from dreamprm.distributed import everyone, num_processes, rank
 from dreamprm.evaluate import Candidates, Interval, paired_difference, question_accuracies
 from dreamprm.evaluate.figures import cluster_of, figures, first_questions
-from dreamprm.evaluate.verdict import Evidence, change_of
+from dreamprm.evaluate.verdict import Evidence, change_of, step_change_of
 from dreamprm.interrupt import StopRequest
 from dreamprm.loss import OUTER_LOSSES
 from dreamprm.prm.aggregation import aggregate
@@ -87,6 +87,8 @@ def evidence(run: Run, before: Judged | None, after: Judged) -> Evidence:
         losses_after=after.meta_losses,
         clusters=[cluster_of(record) for record in run.meta],
         test=change_of(test_records(run), before.test_scores, after.test_scores) if run.test else None,
+        # An earlier format's checkpoint holds no steps of the test set.
+        steps=step_change_of(test_records(run), before.test_steps, after.test_steps) if before.test_steps else None,
         gain=gain,
         num_candidates=count,
     )

@@ -50,7 +50,7 @@ class Judged:
     meta_losses, meta_scores: of every meta chain, its outer loss and its chain score.  test_scores: of the test
     chains.  figures: those of the test set, as results.json has them.
 
-    meta_steps, test_steps: the step scores themselves; a checkpoint does not hold them.
+    meta_steps, test_steps: the step scores themselves; a checkpoint holds the test set's only.
     """
 
     meta_losses: list[float]
@@ -61,7 +61,7 @@ class Judged:
     test_steps: list[list[float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.endswith("_steps")}
+        return {name: value for name, value in vars(self).items() if name != "meta_steps"}
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from dreamprm.data.record import Record
 from dreamprm.evaluate.intervals import Interval
-from dreamprm.evaluate.verdict import NO_SIGNAL, Evidence, change_of, verdict
+from dreamprm.evaluate.verdict import NO_GAIN, NO_SIGNAL, Evidence, change_of, step_change_of, verdict
 
 
 def _records(num_questions: int = 100, per_question: int = 4) -> list[Record]:
@@ -99,6 +99,30 @@ def test_the_test_set_has_the_last_word() -> None:
     assert "not to be trusted" not in good
     assert "worse than before: weights are not to be trusted" in verdict(dataclasses.replace(_evidence(), test=worse))
     assert "as chance may: weights are not to be trusted" in verdict(dataclasses.replace(_evidence(), test=at_chance))
+
+
+def test_steps_that_are_judged_worse_overrule_the_meta_set() -> None:
+    records = [dataclasses.replace(record, labels=(float(bool(record.correct)),)) for record in _records()]
+    scores = {apart: [[score] for score in _scores(records, apart, 7)] for apart in (0.3, 1.5)}
+    worse, better = step_change_of(records, scores[1.5], scores[0.3]), step_change_of(records, scores[0.3], scores[1.5])
+    assert worse is not None
+    assert worse.change.high < 0 < worse.before.value - worse.after.value
+    found = verdict(dataclasses.replace(_evidence(), steps=worse))
+    assert "steps are told apart with AUC" in found
+    assert found.endswith("worse than before: weights are not to be trusted")
+    assert "not to be trusted" not in verdict(dataclasses.replace(_evidence(), steps=better))
+    # Half of the labels say nothing: the same steps as if they were not there.
+    half = [dataclasses.replace(record, labels=(0.5,)) if row % 8 > 3 else record for row, record in enumerate(records)]
+    kept = [row for row in range(len(records)) if row % 8 <= 3]
+    some = step_change_of([records[row] for row in kept], *([scores[a][row] for row in kept] for a in (1.5, 0.3)))
+    assert step_change_of(half, scores[1.5], scores[0.3]) == some
+    assert step_change_of([dataclasses.replace(record, labels=()) for record in records], *scores.values()) is None
+
+
+def test_best_of_n_that_is_not_above_the_policy_is_no_gain() -> None:
+    for low, said in ((-0.05, True), (0.0, True), (0.01, False)):
+        given = dataclasses.replace(_evidence(), gain=Interval(0.02, low, 0.09, 100), num_candidates=8)
+        assert (NO_GAIN in verdict(given)) is said
 
 
 def test_one_outcome_has_no_area() -> None:

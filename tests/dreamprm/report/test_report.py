@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from dreamprm.errors import UserError
+from dreamprm.evaluate.verdict import NO_GAIN
 from dreamprm.report import print_results, write_report
 from dreamprm.report.plots import smooth
 
@@ -109,6 +110,13 @@ def test_the_headline_says_what_it_is_compared_with(finished_run: Path) -> None:
     for words in ("above policy alone (0.510)", "above self-consistency (0.700)", "above cold-started PRM (0.600)"):
         assert words in text
     assert '<p class="verdict yes">the meta set gave a signal' in text
+
+
+def test_a_signal_without_a_gain_is_not_shown_in_green(finished_run: Path) -> None:
+    results = json.loads((finished_run / "results.json").read_text())
+    results["verdict"] += f"; but best of 8 against the policy alone +0.010 (-0.040 to 0.060), {NO_GAIN}"
+    (finished_run / "results.json").write_text(json.dumps(results))
+    assert '<p class="verdict ">the meta set gave a signal' in write_report(finished_run).read_text()
 
 
 def test_the_run_without_selection_stands_beside_it(make_run: Callable[[Path], Path], tmp_path: Path) -> None:

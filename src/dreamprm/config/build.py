@@ -121,7 +121,8 @@ def _model_path(settings: ModelConfig | PolicyConfig) -> str:
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise UserError(
-            f"model.path={settings.path}: there is no package {package}. It needs {getattr(settings, 'needs', package)}"
+            f"model.path={settings.path}: there is no package {package}: "
+            f"{getattr(settings, 'needs', '') or 'install it, or give a folder or a hub name'}"
         )
     place = Path(next(iter(found.submodule_search_locations))) / folder
     if place.suffix != ".gguf":

@@ -1,6 +1,6 @@
 """The examples of the smallest loss in each batch: what is trimmed teaches nothing.
 
-Shapes: B examples.
+Shapes: B examples of a process, A of all of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreamprm.distributed import everyone, num_processes
 from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
@@ -44,7 +45,7 @@ class SmallLoss(Weigher):
 
     def forward(self, features: Features) -> Float[Tensor, " B"]:
         losses = features.log_loss
-        bound = self._bound(losses) if self.training else self.bound
+        bound = self._bound(_of_all(losses)) if self.training else self.bound
         return (losses <= bound).to(losses.dtype) / self.share
 
     @torch.no_grad()
@@ -54,3 +55,10 @@ class SmallLoss(Weigher):
 
     def _bound(self, losses: Tensor) -> Tensor:
         return losses.kthvalue(max(1, -int(-self.share * len(losses) // 1))).values
+
+
+def _of_all(losses: Float[Tensor, " B"]) -> Float[Tensor, " A"]:
+    """Those of every process: a bound of each one's own part would keep other examples than one process keeps."""
+    if num_processes() == 1:
+        return losses
+    return losses.new_tensor([loss for part in everyone(losses.tolist()) for loss in part])

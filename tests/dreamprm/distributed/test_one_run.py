@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "table": ("instance_table", (*_ODD, "inner.updates=6", "inner.accumulate=2", "outer.loss=mse")),
     "calibrated": ("instance_net", ("outer.loss=calibrated", "outer.aggregate=min")),
     "steps": ("step_net", ("outer.loss=mse",)),
+    "small_loss": ("small_loss", _ODD),
 }
 # Sums over examples in another order round to 1e-7 of each other in float32, and 16 updates of both levels carry that
 # on: 3e-6 is the largest difference of a weight, 2e-7 of a score.

@@ -80,7 +80,7 @@ def test_an_absent_encoder_is_said_in_one_line() -> None:
 
     overrides = ["+experiment=real_text", "model.path=package:no_such_package/model"]
     settings = resolve_train(compose_config("train", overrides))
-    with pytest.raises(UserError, match=r"no package no_such_package. It needs the extra `text`: pip install"):
+    with pytest.raises(UserError, match=r"no package no_such_package: the extra `text`: pip install"):
         build_prm(settings.model, settings.precision, torch.device("cpu"))
 
 

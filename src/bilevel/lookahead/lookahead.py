@@ -285,7 +285,8 @@ class Lookahead:
             update.probe = StepProbe() if update.due else None
         sites = self._sites if update is None else update.sites
         if self._processes.size > 1 and not sites.shards.any:
-            self._processes.average_gradients([*sites.names, *sites.others])
+            declared = update.ledger.unweighted if update is not None and recorded else None
+            self._processes.average_gradients([*sites.names, *sites.others], declared)
         before = self._num_steps[0]
         taken = TakenStep.take(
             self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,

@@ -77,18 +77,25 @@ class Processes:
             for tensor, part in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """`.grad` of each becomes its mean over the processes; it stays None where no process has one."""
+    def average_gradients(self, parameters: Sequence[Tensor], declared: dict[Tensor, Tensor] | None = None) -> None:
+        """`.grad` of each, and what `declared` holds for it, become means over the processes.
+
+        Where no process has one there is none afterwards.
+        """
         if self.size == 1 or not parameters:
             return
-        have: Any = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=self.device)
+        more = {} if declared is None else declared
+        marks = [[p.grad is not None, p in more] for p in parameters]
+        have: Any = torch.tensor(marks, dtype=torch.uint8, device=self.device)
         _distributed.all_reduce(have, op=_distributed.ReduceOp.MAX, group=self.group)
-        used = [p for p, some in zip(parameters, have.tolist(), strict=True) if some]
-        for p in used:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
         with torch.no_grad():
-            self.average([p.grad for p in used if p.grad is not None])
+            held: list[Tensor] = []
+            for p, (gradient, of_declared) in zip(parameters, have.tolist(), strict=True):
+                if gradient and p.grad is None:
+                    p.grad = torch.zeros_like(p)
+                held += [p.grad] if p.grad is not None else []
+                held += [more.setdefault(p, torch.zeros_like(p))] if of_declared else []
+            self.average(held)
 
     def mean_of_new_gradients(self, leaves: Sequence[Tensor], before: Mapping[Tensor, Tensor]) -> None:
         """`.grad` of each leaf, dense or sparse, is averaged, and what it held before is added.

@@ -82,6 +82,8 @@ def _train(way: str | None, product: str, rank: int) -> dict[str, Tensor]:
                 losses = F.cross_entropy(model(tokens[part]), label[part], reduction="none")
                 weights = (tokens[part, :3].double() @ phi).sigmoid() + rows(part)[:, 0].exp()
                 lookahead.backward(losses, weights / len(own))
+        if update:
+            _train_on_more(lookahead, model, net, (meta[own], label[own]), alone=way in ("module", "ddp"), rank=rank)
         lookahead.step()
         phi.grad = torch.ones_like(phi)  # what is there already is added to, not averaged
         rows.weight.grad = None
@@ -99,6 +101,19 @@ def _train(way: str | None, product: str, rank: int) -> dict[str, Tensor]:
     for name, parameter in net.named_parameters():
         found[name] = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
     return found
+
+
+def _train_on_more(
+    lookahead: Lookahead, model: nn.Module, net: Net, meta: tuple[Tensor, Tensor], *, alone: bool, rank: int
+) -> None:
+    """Terms without weights: every process's own chains, and a penalty that the first adds alone where it can.
+
+    A shard's penalty is its own process's.
+    """
+    with lookahead.unweighted():
+        (0.3 * F.cross_entropy(model(meta[0]), meta[1])).backward()
+        if rank == 0 or not alone:
+            ((NUM_PROCESSES if alone else 1) * 0.01 * net.second.log_scale.square().sum()).backward()
 
 
 def _outer(model: nn.Module, tokens: Tensor, label: Tensor, phi: Tensor) -> Tensor:

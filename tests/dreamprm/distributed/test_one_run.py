@@ -34,6 +34,7 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "steps": ("step_net", ("outer.loss=mse",)),
     "small_loss": ("small_loss", _ODD),
     "meta_added": ("meta_added", _ODD),  # learns no weights
+    "both": ("instance_net", (*_ODD, "inner.meta_weight=1")),  # learns weights beside it
 }
 # Sums over examples in another order round to 1e-7 of each other in float32, and 16 updates of both levels carry that
 # on: 3e-6 is the largest difference of a weight, 2e-7 of a score.

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dreamprm.commands.command import command
+from dreamprm.data.host_rows import HOSTS, WEIGHT
+from dreamprm.data.record import Record
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.progress import say
 from dreamprm.setting import Settings, setting
 
 __all__ = ["CleanStage", "clean", "main"]
 
-FIELD = "dreamprm_weight"
-
 
 @dataclass
 class CleanStage(Settings):
-    """The training file of a run again, in the format it came in: every row with its weight, or cut by it."""
+    """The training file of a run again, every row with its weight or cut by it, in its own format or another's."""
 
     run_dir: str | None = setting(None, "the folder of a finished run")
     data: str | None = setting(None, "the file that it trained on; null: as its config.yaml says")
-    out: str | None = setting(None, "file to write, with the ending of `data`")
+    out: str | None = setting(None, "file to write, with the ending of `data`; .jsonl with `to`")
+    to: str | None = setting(None, "who is to read it; null: what read `data`", words=HOSTS)
     below: float | None = setting(None, "leave out the rows whose weight is below this; null: none")
     keep: float | None = setting(None, "keep this share of the rows, those of the highest weights", above=0, most=1)
 
@@ -33,12 +34,12 @@ def clean(settings: CleanStage) -> Path:
 
     Where nothing is cut every row gets the field `dreamprm_weight`; a cut leaves the kept rows as they are, so that
     whatever read the file reads what is left of it. The weight of a row of several chains is their mean.
+    With `to` every chain is a row of `dreamprm.data.host_rows`, and is cut by its own weight.
 
     Raises UserError where the file is not the one that the run trained on, and for kinds of files that are not written.
     """
     from dreamprm.commands.files import needed
-    from dreamprm.data.readers.bytes_file import bare_name
-    from dreamprm.data.readers.locate import open_container
+    from dreamprm.commands.host_file import check_host
 
     folder = Path(needed(settings.run_dir, "run_dir", "the folder of a finished run"))
     out = Path(needed(settings.out, "out", "the file to write"))
@@ -49,19 +50,46 @@ def clean(settings: CleanStage) -> Path:
         raise UserError(f"{data} is a folder: give data=FILE, one file of it at a time")
     if out.resolve() == data.resolve():
         raise ConfigError(f"out is data itself ({out}): give another file")
+    cut = settings.below is not None or settings.keep is not None
+    if settings.to is None:
+        _clean_rows(settings, folder, data, out, cut)
+    else:
+        check_host(settings.to, out, cut)
+        _clean_chains(settings, settings.to, folder, data, out, cut)
+    return out
+
+
+def _clean_rows(settings: CleanStage, folder: Path, data: Path, out: Path, cut: bool) -> None:
+    """In the format of `data`."""
+    from dreamprm.data.readers.bytes_file import bare_name
+    from dreamprm.data.readers.locate import open_container
+
     if out.suffixes != data.suffixes:
-        raise ConfigError(f"out={out} must end as {data} does: the format stays the same")
+        raise ConfigError(f"out={out} must end as {data} does: the format stays the same (to=HOST writes another's)")
     if bare_name(data) != data.name:
         raise UserError(f"{data} is compressed: unpack it first, so that rows can be written as they are")
     container = open_container(data)
     weights = _row_weights(folder, data)
-    cut = settings.below is not None or settings.keep is not None
     kept = _kept(weights, settings) if cut else None
     total = _write(container, out, weights, kept)
     unknown = total - len(weights)
     note = f"; {unknown} rows that the run did not train on {'left out' if cut else 'have none'}" if unknown else ""
     say(f"{len(weights) if kept is None else len(kept)} of {total} rows in {out}{note}")
-    return out
+
+
+def _clean_chains(settings: CleanStage, host: str, folder: Path, data: Path, out: Path, cut: bool) -> None:
+    """In the columns of another trainer; the file is read twice, so that a large one need not fit in memory."""
+    from dreamprm.commands.host_file import write_for_host
+
+    weights = {
+        number: weight for number, (_, weight) in enumerate(_weighted_chains(folder, data)) if weight is not None
+    }
+    kept = _kept(weights, settings) if cut else set(weights)
+    chains = enumerate(_weighted_chains(folder, data))
+    written = write_for_host(
+        host, out, ((record, None if cut else weight) for number, (record, weight) in chains if number in kept)
+    )
+    say(f"{written} of {len(weights)} chains that the run trained on in {out}")
 
 
 def _trained_on(folder: Path) -> str:
@@ -78,7 +106,19 @@ def _trained_on(folder: Path) -> str:
 
 
 def _row_weights(folder: Path, data: Path) -> dict[int, float]:
-    """Row number (from 1) -> weight. Raises UserError where not every key of the run is found in the file."""
+    """Row number (from 1) -> weight, the mean of its chains."""
+    found: dict[int, list[float]] = {}
+    for record, weight in _weighted_chains(folder, data):
+        if weight is not None:
+            found.setdefault(int(_own_key(record).split(":", 1)[0]), []).append(weight)
+    return {row: sum(values) / len(values) for row, values in found.items()}
+
+
+def _weighted_chains(folder: Path, data: Path) -> Iterator[tuple[Record, float | None]]:
+    """The chains of the file, each with the weight that the run gave it, None where it did not train on it.
+
+    Raises UserError at the end where not every key of the run was found in the file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -90,26 +130,36 @@ def _row_weights(folder: Path, data: Path) -> dict[int, float]:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({error}): give the run_dir of a finished run") from error
     learned = dict(zip(table["key"], table["weight"], strict=True))
-    found: dict[int, list[float]] = {}
+    # Keys are file:row:content[:part]; a run may have read the file as one of several, by another name.
+    by_end = {key[place + 1 :]: key for key in learned for place, letter in enumerate(key) if letter == ":"}
     missing = set(learned)
-    for record in read(data, on_bad_row="skip"):
-        # Keys are file:row:content[:part]; a run may have read the file as one of several, by another name.
-        own = record.key.removeprefix(f"{record.source}:")
-        for key in (record.key, *(() if record.key in learned else _same(own, missing))):
-            if key in learned:
-                missing.discard(key)
-                found.setdefault(int(own.split(":", 1)[0]), []).append(learned[key])
-                break
+    for record in read(data, on_bad_row="skip", **_reading(folder)):
+        key = record.key if record.key in learned else by_end.get(_own_key(record))
+        if key is not None:
+            missing.discard(key)
+        yield record, None if key is None else learned[key]
     if missing:
         raise UserError(
             f"{data}: {len(missing)} of {len(learned)} examples of {folder} are not in it, e.g. {min(missing)!r}: "
             "give data=FILE, the file as it was when the run read it"
         )
-    return {row: sum(values) / len(values) for row, values in found.items()}
 
 
-def _same(own: str, keys: set[str]) -> tuple[str, ...]:
-    return tuple(key for key in keys if key.endswith(f":{own}"))[:1]
+def _own_key(record: Record) -> str:
+    """row:content[:part]"""
+    return record.key.removeprefix(f"{record.source}:")
+
+
+def _reading(folder: Path) -> dict[str, Any]:
+    """How the run read its files: where their images lie, the format and its settings."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return {}  # a folder without its settings: the file speaks for itself
+    names = ("format", "images", "split", "follow_links", "options")
+    return {name: found[name] for name in names if found.get(name) is not None}
 
 
 def _kept(weights: Mapping[int, float], settings: CleanStage) -> set[int]:
@@ -165,9 +215,9 @@ def _json_lines(container: Any, part: Path, weights: Mapping[int, float], kept: 
 def _weighted(row: Any, weight: float | None) -> Any:
     if not isinstance(row, dict):
         return row
-    if FIELD in row:
-        raise UserError(f"the rows already have a field {FIELD}: give the file as it was before")
-    return {**row, FIELD: weight}
+    if WEIGHT in row:
+        raise UserError(f"the rows already have a field {WEIGHT}: give the file as it was before")
+    return {**row, WEIGHT: weight}
 
 
 def _rows(container: Any, weights: Mapping[int, float], kept: set[int] | None) -> tuple[list[Any], int]:
@@ -218,9 +268,9 @@ def _columns(container: Any, part: Path, weights: Mapping[int, float], kept: set
     table = pq.read_table(container.path) if is_parquet else container._open()
     numbers = range(1, table.num_rows + 1)
     if kept is None:
-        if FIELD in table.column_names:
-            raise UserError(f"the rows already have a field {FIELD}: give the file as it was before")
-        cut = table.append_column(FIELD, pa.array([weights.get(number) for number in numbers], pa.float64()))
+        if WEIGHT in table.column_names:
+            raise UserError(f"the rows already have a field {WEIGHT}: give the file as it was before")
+        cut = table.append_column(WEIGHT, pa.array([weights.get(number) for number in numbers], pa.float64()))
     else:
         cut = table.filter(pa.array([number in kept for number in numbers]))
     if is_parquet:

@@ -26,6 +26,7 @@ __all__ = [
     "read_scores",
     "record_row",
     "require_other_file",
+    "stored_image",
     "write_lines",
 ]
 
@@ -68,7 +69,7 @@ def record_row(out: Path, record: Record, scores: list[float] | None = None, **e
     row: dict[str, Any] = {
         "question": record.question,
         "steps": list(record.steps),
-        "images": [_image_path(image, out.parent, out.with_name(f"{out.stem}_images")) for image in record.images],
+        "images": [_image_path(image, out) for image in record.images],
         "domain": record.domain,
         "group": record.group,
         "extra": {name: value for name, value in record.extra.items() if _is_plain(value)} | extra,
@@ -139,18 +140,26 @@ def read_scores(path: str) -> tuple[list[Record], list[list[float]]]:
     return records, scores
 
 
-def _image_path(image: Image, base: Path, folder: Path) -> str:
+def stored_image(image: Image, out: Path) -> Path:
+    """The image as a file: its own, or for encoded bytes one in the folder OUT_images, named by its content."""
     if isinstance(image, Path):
-        try:
-            return str(image.resolve().relative_to(base.resolve()))
-        except ValueError:
-            image = image.read_bytes()
+        image.stat()
+        return image.resolve()
+    folder = out.with_name(f"{out.stem}_images")
     folder.mkdir(parents=True, exist_ok=True)
     kind = "png" if image[:4] == b"\x89PNG" else "jpg"
     file = folder / f"{hashlib.blake2b(image, digest_size=10).hexdigest()}.{kind}"
     if not file.exists():
         write_atomically(file, image)
-    return str(file.relative_to(base))
+    return file.resolve()
+
+
+def _image_path(image: Image, out: Path) -> str:
+    """Relative to the folder of `out`; what lies elsewhere is copied into OUT_images."""
+    base = out.parent.resolve()
+    if isinstance(image, Path) and not image.resolve().is_relative_to(base):
+        image = image.read_bytes()
+    return str(stored_image(image, out).relative_to(base))
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dreamprm.commands.clean import FIELD, CleanStage, clean
+from dreamprm.commands.clean import CleanStage, clean
+from dreamprm.data.host_rows import WEIGHT
 from dreamprm.data.readers import read
 from dreamprm.errors import ConfigError, UserError
 
@@ -71,8 +72,8 @@ def test_every_row_gets_its_weight(tmp_path, ending):
     else:
         text = out.read_text()
         rows = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
-    assert [row[FIELD] for row in rows] == [*WEIGHTS[:5], None]
-    assert [{**row, FIELD: None} for row in rows] == [{**row, FIELD: None} for row in ROWS]
+    assert [row[WEIGHT] for row in rows] == [*WEIGHTS[:5], None]
+    assert [{**row, WEIGHT: None} for row in rows] == [{**row, WEIGHT: None} for row in ROWS]
 
 
 def test_what_cannot_be_cleaned_is_refused_with_the_way_out(tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.evidence.fitting import figures
-from benchmarks.evidence.methods import METHODS
+from benchmarks.evidence.methods import METHODS, Method
 from benchmarks.evidence.report import write_report
 from benchmarks.evidence.start import Start, load_start, prepare
 from dreamprm.evaluate.steps import auc
@@ -29,14 +29,12 @@ from dreamprm.world import KINDS
 HEADLINE = ("crowd", "flips", "clean")
 
 
-def run_cell(start: Start, method: str) -> dict[str, Any]:
-    """One method from one start: its figures on the judged questions, and its trust against the truth."""
+def judged_cell(start: Start, method: Method) -> dict[str, Any]:
+    """A method from a start: its figures on the judged questions, and its trust against the truth."""
     torch.manual_seed(start.seed)
     began = time.process_time()
-    outcome = METHODS[method](start)
-    found: dict[str, Any] = {"trouble": start.trouble, "seed": start.seed, "method": method}
-    found["seconds"] = time.process_time() - began
-    found |= figures(outcome.judge, start.judged)
+    outcome = method(start)
+    found: dict[str, Any] = {"seconds": time.process_time() - began} | figures(outcome.judge, start.judged)
     wrong, mask = start.train.wrong, start.train.mask
     if outcome.trust is not None and bool(wrong.any()):
         trust = outcome.trust.expand_as(wrong).double()
@@ -44,6 +42,12 @@ def run_cell(start: Start, method: str) -> dict[str, Any]:
         mean = (trust * mask).sum(1) / mask.sum(1)
         found["trust_chain_auc"] = float(auc(~wrong.any(1).numpy(), mean.numpy()))
     return found
+
+
+def run_cell(start: Start, method: str) -> dict[str, Any]:
+    """One of the methods."""
+    named = {"trouble": start.trouble, "seed": start.seed, "method": method}
+    return named | judged_cell(start, METHODS[method])
 
 
 def run_start(folder: Path, trouble: str, seed: int, judged: str, methods: list[str]) -> list[str]:

@@ -24,12 +24,14 @@ from benchmarks.evidence.chains import Chains
 from benchmarks.evidence.judge import Judge
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["Fit", "aggregate", "figures", "meta_losses", "scores", "train_on"]
+__all__ = ["Fit", "LossOf", "MetaLoss", "aggregate", "figures", "meta_losses", "plain", "scores", "train_on"]
 
 BATCH = 64
 LR = 1e-3
 FAR = 1e4
 MetaLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+LossOf = Callable[["Judge", Chains], MetaLoss]
+"""The meta loss at a judge: a calibrated one is fitted to the meta set as that judge scores it."""
 
 
 def aggregate(z: Tensor, mask: Tensor, how: str) -> Tensor:
@@ -51,6 +53,12 @@ def meta_losses(kind: str, how: str) -> MetaLoss:
         return F.binary_cross_entropy_with_logits(value, correct, reduction="none")
 
     return loss
+
+
+def plain(kind: str, how: str) -> LossOf:
+    """The same meta loss at every judge."""
+    loss = meta_losses(kind, how)
+    return lambda judge, meta: loss
 
 
 @torch.no_grad()

@@ -17,13 +17,24 @@ from torch.nn import functional as F
 
 from benchmarks.evidence import online
 from benchmarks.evidence.chains import Chains
-from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
+from benchmarks.evidence.fitting import Fit, LossOf, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge
-from benchmarks.evidence.learned import label_posterior, learn_trust, train_jointly, weights_of
+from benchmarks.evidence.learned import calibrated, label_posterior, learn_trust, train_jointly, weights_of
 from benchmarks.evidence.start import Start
 from dreamprm.weigher import DomainTable, InstanceNet, StepNet
 
-__all__ = ["META_UPDATES", "METHODS", "UPDATES", "Outcome", "fit", "label_losses", "on_meta", "with_meta"]
+__all__ = [
+    "META_UPDATES",
+    "METHODS",
+    "UPDATES",
+    "Method",
+    "Outcome",
+    "fit",
+    "label_losses",
+    "learned_online",
+    "on_meta",
+    "with_meta",
+]
 
 UPDATES = 240
 META_UPDATES = 100
@@ -37,6 +48,9 @@ class Outcome:
 
     judge: Judge
     trust: Tensor | None = None
+
+
+Method = Callable[[Start], Outcome]
 
 
 def fit(start: Start, weights: Tensor | None = None, targets: Tensor | None = None) -> Judge:
@@ -103,18 +117,17 @@ def _halves(start: Start) -> list[tuple[Tensor, Judge]]:
 
 
 def confident_learning(start: Start) -> Outcome:
-    """Steps whose label the other half's judge finds less likely than that label on the whole are dropped."""
-    chains = start.train
-    probability = torch.zeros_like(chains.labels)
+    """Confident learning (arXiv 1911.00068): a step is dropped where a judge of the other half is as sure of the other
+    label as it is, in the mean, of the steps that have that label, and surer than of the given one."""
+    chains, mask = start.train, start.train.mask
+    right = chains.labels > 0.5
+    p = torch.zeros_like(chains.labels)
     for rows, judge in _halves(start):
-        z = scores(judge, chains)[rows]
-        probability[rows] = torch.where(chains.labels[rows] > 0.5, z.sigmoid(), (-z).sigmoid())
-    kept = torch.zeros_like(probability)
-    for right in (True, False):
-        of_class = ((chains.labels > 0.5) == right) & chains.mask
-        if of_class.any():
-            kept[of_class] = (probability[of_class] >= probability[of_class].mean()).float()
-    return Outcome(fit(start, kept), probability)
+        p[rows] = scores(judge, chains.take(rows)).sigmoid()
+    sure = {label: (p if label else 1 - p)[(right == label) & mask].mean() for label in (True, False)}
+    own, other = torch.where(right, p, 1 - p), torch.where(right, 1 - p, p)
+    dropped = (other >= torch.where(right, sure[False], sure[True])) & (other > own)
+    return Outcome(fit(start, (~dropped).float()), own)
 
 
 def label_correction(start: Start) -> Outcome:
@@ -185,12 +198,12 @@ def training_dynamics(start: Start, looks: int = 8) -> Outcome:
     return keep_best(start, -total)
 
 
-def one_look(start: Start) -> Outcome:
+def one_look(start: Start, loss: LossOf = calibrated) -> Outcome:
     """LESS-like (arXiv 2402.04333): chains by the product of their gradient with the meta set's, once."""
     run = Fit(Judge(start.cold), start.train, UPDATES, start.seed)
     for _ in range(5):
         run.weighted(run.draw(), None)
-    gradient, _ = run.meta_gradient(start.meta, meta_losses("mse", "min"))
+    gradient, _ = run.meta_gradient(start.meta, loss(run.judge, start.meta))
     return keep_best(start, run.hypergradient(start.train, gradient).sum(1))
 
 
@@ -230,9 +243,11 @@ def meta_judge_filters(start: Start) -> Outcome:
     return keep_best(start, -of_chains(label_losses(on_meta(start), start.train), start.train))
 
 
-def _online(make: Callable[[Start], Any], lr: float, kind: str, how: str) -> Callable[[Start], Outcome]:
+def learned_online(make: Callable[[Start], Any], lr: float, loss: LossOf = calibrated) -> Method:
+    """A weigher of its own that learns beside the judge."""
+
     def method(start: Start) -> Outcome:
-        return Outcome(*online.online(start, make(start), lr, meta_losses(kind, how), updates=UPDATES))
+        return Outcome(*online.online(start, make(start), lr, loss, updates=UPDATES))
 
     return method
 
@@ -247,7 +262,7 @@ def _posterior(start: Start) -> Tensor:
     return label_posterior(start, seed=start.seed)
 
 
-def _learned(unit: str) -> Callable[[Start], Outcome]:
+def _learned(unit: str) -> Method:
     def method(start: Start) -> Outcome:
         trust = _trust(start, unit)
         return Outcome(fit(start, weights_of(trust, SHARPNESS)), trust)
@@ -286,11 +301,11 @@ def published(start: Start) -> Outcome:
     return Outcome(*online.published(start))
 
 
-def learn_to_reweight(start: Start) -> Outcome:
-    return Outcome(*online.learn_to_reweight(start, meta_losses("cross_entropy", "min"), updates=UPDATES))
+def learn_to_reweight(start: Start, loss: LossOf = calibrated) -> Outcome:
+    return Outcome(*online.learn_to_reweight(start, loss, updates=UPDATES))
 
 
-METHODS: dict[str, Callable[[Start], Outcome]] = {
+METHODS: dict[str, Method] = {
     "cold_start": cold_start,
     "no_selection": no_selection,
     "known_clean": known_clean,
@@ -310,10 +325,10 @@ METHODS: dict[str, Callable[[Start], Outcome]] = {
     "outcome_model": outcome_model,
     "meta_judge_filters": meta_judge_filters,
     "learn_to_reweight": learn_to_reweight,
-    "meta_weight_net": _online(lambda start: online.LossNet(), 1e-2, "cross_entropy", "min"),
-    "online_domain_table": _online(lambda start: DomainTable(start.num_domains), 5e-2, "cross_entropy", "min"),
-    "online_instance_net": _online(lambda start: InstanceNet(start.num_domains), 3e-2, "cross_entropy", "min"),
-    "online_step_net": _online(lambda start: StepNet(start.num_domains), 3e-2, "cross_entropy", "min"),
+    "meta_weight_net": learned_online(lambda start: online.LossNet(), 1e-2),
+    "online_domain_table": learned_online(lambda start: DomainTable(start.num_domains), 5e-2),
+    "online_instance_net": learned_online(lambda start: InstanceNet(start.num_domains), 3e-2),
+    "online_step_net": learned_online(lambda start: StepNet(start.num_domains), 3e-2),
     "published": published,
     "domain_table": _learned("domain"),
     "instance_table": _learned("chain"),

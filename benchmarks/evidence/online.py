@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.evidence.chains import Chains
-from benchmarks.evidence.fitting import Fit, MetaLoss, meta_losses
+from benchmarks.evidence.fitting import Fit, LossOf, meta_losses
 from benchmarks.evidence.judge import Judge
 from benchmarks.evidence.start import Start
 from bilevel import Lookahead
@@ -54,7 +54,7 @@ class LossNet(Weigher):
 
 
 def online(
-    start: Start, weigher: Weigher, lr: float, loss: MetaLoss, *, updates: int, clip: float = 1e-4
+    start: Start, weigher: Weigher, lr: float, loss: LossOf, *, updates: int, clip: float = 1e-4
 ) -> tuple[Judge, Tensor]:
     """The judge after `updates` weighted updates, each with one of the weigher's by the exact hypergradient on a batch
     of the meta set, and the weights of all steps at the end, (N, S)."""
@@ -72,7 +72,7 @@ def online(
         run.weighted(rows, _spread(weights.detach(), rows, chains))
         if update < 4:  # Adam's first steps are signs
             continue
-        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss)
+        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss(run.judge, meta))
         d = run.hypergradient(some, gradient) / len(rows)
         optimizer.zero_grad()
         weights.backward(-d)
@@ -93,7 +93,7 @@ def _spread(weights: Tensor, rows: Tensor, chains: Chains) -> Tensor:
     return found
 
 
-def learn_to_reweight(start: Start, loss: MetaLoss, *, updates: int) -> tuple[Judge, Tensor]:
+def learn_to_reweight(start: Start, loss: LossOf, *, updates: int) -> tuple[Judge, Tensor]:
     """L2RW (arXiv 1803.09050): every batch's weights are relu(<∇F, ∇l_i>), scaled to their mean; nothing is kept."""
     chains, meta = start.train, start.meta
     run, outer = Fit(Judge(start.cold), chains, updates, start.seed), Fit(Judge(start.cold), meta, updates, start.seed)
@@ -102,7 +102,7 @@ def learn_to_reweight(start: Start, loss: MetaLoss, *, updates: int) -> tuple[Ju
     for _ in range(updates):
         rows = run.draw()
         some = chains.take(rows)
-        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss)
+        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss(run.judge, meta))
         run.before = {name: value.detach().clone() for name, value in run.parameters.items()}
         weight = run.hypergradient(some, gradient, of_adam=False).sum(1).clamp_min(0)
         weight = weight / weight.mean().clamp_min(1e-12)

@@ -63,11 +63,16 @@ class Record:
 
         for name in ("key", "source", "domain", "group", "question"):
             if not isinstance(getattr(self, name), str):
-                fail(f"must be a string, is {type(getattr(self, name)).__name__}", name)
+                fail(f"must be a string, is {_kind(getattr(self, name))}", name)
         if not self.key:
             fail("must not be empty", "key")
         if not self.question.strip() and not self.images:
             fail("must hold text where there is no image", "question")
+        for index, image in enumerate(self.images):
+            if not isinstance(image, (Path, bytes)):
+                fail(
+                    f"image {index} must be a Path or encoded bytes (as_images makes them), is {_kind(image)}", "images"
+                )
         for index, step in enumerate(self.steps):
             if not isinstance(step, str) or not step.strip():
                 fail(f"step {index} must be a string with text", "steps")
@@ -82,6 +87,10 @@ class Record:
                 fail(f"label {index} must lie in [0, 1], is {label!r:.40}", "labels")
         if self.correct is not None and not isinstance(self.correct, bool):
             fail(f"must be true, false or absent, is {self.correct!r}", "correct")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def content_key(source: str, row: int, *parts: str) -> str:

@@ -41,6 +41,11 @@ def test_whole_numbers_of_any_size_are_compared_not_converted(tmp_path: Path) ->
             Record(key="k", source="", domain="", group="", question="q", steps=("s",), labels=(wrong,))
 
 
+def test_a_record_holds_images_as_it_says() -> None:
+    with pytest.raises(RecordError, match=r"images: image 1 must be a Path or encoded bytes \(as_images .*is str"):
+        Record(key="k", source="", domain="", group="", question="q", steps=("s",), images=(b"", "a.png"))  # type: ignore[arg-type]
+
+
 def test_converted_rows(tmp_path: Path) -> None:
     trl = {"prompt": "q", "completions": ["a", "b", "c"], "labels": [1, False, None]}
     assert next(read(_file(tmp_path, trl))).labels == (1.0, 0.0, None)

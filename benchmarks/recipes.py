@@ -48,15 +48,26 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def internvl3_1b(folder: Path) -> None:
     """InternViT-300M and Qwen2.5-0.5B, tiles of 448 pixels and 256 tokens each."""
+    config, processor = internvl3()
+    _save(transformers.InternVLForConditionalGeneration, config, folder)
+    save_processor(processor, folder)
+
+
+def internvl3(small: bool = False) -> tuple[Any, Any]:
+    """Configuration and processor of InternVL3-1B.
+
+    small: half as wide, a quarter of the layers, the tokenizer's own vocabulary; tower and text keep their proportion.
+    """
     words = make_tokenizer()
     ids = words.get_vocab()
+    half, layers = (2, 6) if small else (1, 24)
     text = transformers.Qwen2Config(
-        vocab_size=151674,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
+        vocab_size=len(words) if small else 151674,
+        hidden_size=896 // half,
+        intermediate_size=4864 // half,
+        num_hidden_layers=layers,
+        num_attention_heads=14 // half,
+        num_key_value_heads=1 if small else 2,
         max_position_embeddings=32768,
         tie_word_embeddings=False,
         pad_token_id=ids[SPECIAL["pad_token"]],
@@ -64,10 +75,10 @@ def internvl3_1b(folder: Path) -> None:
         bos_token_id=None,
     )
     vision = transformers.InternVLVisionConfig(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+        hidden_size=1024 // half,
+        num_hidden_layers=layers,
+        num_attention_heads=16 // half,
+        intermediate_size=4096 // half,
         image_size=[448, 448],
         patch_size=[14, 14],
         attention_bias=True,
@@ -95,8 +106,7 @@ def internvl3_1b(folder: Path) -> None:
         tile_global_token="",
         chat_template=CHAT_TEMPLATE,
     )
-    _save(transformers.InternVLForConditionalGeneration, config, folder)
-    save_processor(processor, folder)
+    return config, processor
 
 
 def qwen2_vl_2b(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Eight candidates of one question: scored over a shared prefix, against one by one, and against one candidate alone.
 
-    python -m benchmarks.scoring [--pairs 7] [--shared 400] [--own 100] [--candidates 8]
+    python -m benchmarks.scoring [--text] [--pairs 7] [--shared 400] [--own 100] [--candidates 8]
 
-A Qwen2 of 11 M parameters with random weights, the tokenizer of the embedded world; the question takes four fifths of a
-candidate's tokens. Prints the median of the ratios of alternating pairs, and the largest difference of the scores.
+InternVL3-1B's architecture at half its width and a quarter of its layers (tower and language model keep their
+proportion), random weights; the question has one image of one tile, 256 tokens, and with it takes four fifths of a
+candidate's tokens. --text: a Qwen2 of 11 M parameters and no image, where nothing but tokens is shared. Prints the
+median of the ratios of alternating pairs, and the largest difference of the scores.
 """
 
 from __future__ import annotations
@@ -14,16 +16,29 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import PIL.Image
 import torch
 import transformers
 
-from dreamprm.data.record import Record
+from benchmarks.recipes import internvl3
+from dreamprm.data.readers.images import as_images
+from dreamprm.data.record import Image, Record
 from dreamprm.prm import PRM
 from dreamprm.world import base_folder
 
 
+IMAGE_TOKENS = 256
+
+
 def build() -> PRM:
-    """The PRM of the measurement."""
+    """The PRM with a vision tower."""
+    config, processor = internvl3(small=True)
+    torch.manual_seed(0)
+    return PRM(transformers.InternVLForConditionalGeneration(config), processor).eval()
+
+
+def build_text() -> PRM:
+    """The PRM that reads text alone."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(base_folder())
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
@@ -32,13 +47,16 @@ def build() -> PRM:
     return PRM(transformers.Qwen2ForCausalLM(config), tokenizer).eval()
 
 
-def candidates(shared: int, own: int, number: int) -> list[Record]:
-    """Chains of about `shared` + `own` tokens; a digit is a token."""
+def candidates(shared: int, own: int, number: int, images: tuple[Image, ...]) -> list[Record]:
+    """Chains of about `shared` + `own` tokens, the images' among them; a digit is a token."""
+    shared -= IMAGE_TOKENS * len(images)
     question = " ".join(str(place % 10) for place in range(shared))
     found = []
     for row in range(number):
         steps = tuple(" ".join(str((place + row) % 10) for place in range(own // 5)) for _ in range(4))
-        found.append(Record(key=f"{row}", source="", domain="", group="", question=question, steps=steps))
+        found.append(
+            Record(key=f"{row}", source="", domain="", group="", question=question, steps=steps, images=images)
+        )
     return found
 
 
@@ -52,9 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=(__doc__ or "").splitlines()[0])
     for name, default in (("pairs", 7), ("shared", 400), ("own", 100), ("candidates", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--text", action="store_true", help="no image")
     options = parser.parse_args()
-    prm = build()
-    records = candidates(options.shared, options.own, options.candidates)
+    prm = build_text() if options.text else build()
+    images = as_images(None if options.text else PIL.Image.effect_noise((448, 448), 50).convert("RGB"))
+    records = candidates(options.shared, options.own, options.candidates, images)
     together: Callable[[], Any] = lambda: prm.score_records(records, options.candidates)  # noqa: E731
     whole: Callable[[], Any] = lambda: prm.score_records(records, options.candidates, share_prefix=False)  # noqa: E731
     one: Callable[[], Any] = lambda: prm.score_records(records[:1])  # noqa: E731

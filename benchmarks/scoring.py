@@ -26,7 +26,6 @@ from dreamprm.data.record import Image, Record
 from dreamprm.prm import PRM
 from dreamprm.world import base_folder
 
-
 IMAGE_TOKENS = 256
 
 

@@ -72,6 +72,8 @@ def save_checkpoint(
     for stale in folder.glob(".update-*.part"):  # of a process that was killed while it wrote
         shutil.rmtree(stale, ignore_errors=True)
     target = folder / f"update-{update:08d}"
+    if target.is_file() or target.is_symlink():  # nothing that a run has written: a folder could not take its place
+        target.unlink()
     tensors, skeleton = flatten(tree)
     with replacing(target) as part:
         part.mkdir()

@@ -96,6 +96,12 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch) -> N
     assert load_checkpoint(latest) == (1, {"a": 1})
 
 
+def test_a_file_in_a_checkpoints_place_gives_way(tmp_path) -> None:
+    (tmp_path / "update-00000002").write_text("x")
+    save_checkpoint(tmp_path, 2, _tree(), keep=2)
+    assert load_checkpoint(tmp_path / "update-00000002")[0] == 2
+
+
 def test_another_format_is_refused(tmp_path) -> None:
     path = save_checkpoint(tmp_path, 4, {"a": torch.ones(4)}, keep=1)
     head = json.loads((path / "state.json").read_text())

@@ -42,7 +42,7 @@ def test_whole_numbers_of_any_size_are_compared_not_converted(tmp_path: Path) ->
 
 
 def test_a_record_holds_images_as_it_says() -> None:
-    with pytest.raises(RecordError, match=r"images: 1: must be a Path or encoded bytes \(as_images .*is str"):
+    with pytest.raises(RecordError, match=r"images: image 1 must be a Path or encoded bytes \(as_images .*is str"):
         Record(key="k", source="", domain="", group="", question="q", steps=("s",), images=(b"", "a.png"))  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -47,10 +48,14 @@ def say(text: str) -> None:
 
 
 def only_our_bars() -> None:
-    """Turn off the progress bars of transformers: one bar at a time, and ours says what is being done."""
+    """Turn off the progress bars of transformers, and a line that bitsandbytes writes when it is imported on a CPU.
+
+    One bar at a time, and ours says what is being done. The line is about a faster kernel for inference in 4 bits.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The methods, each a function of a start: what it trains on, with how much trust. All begin at the same cold-started
 judge and end with the same number of updates of the same size; only what they look at differs.
 
-A method gives the trained judge and, where it has one, the trust that it ends with in every step, (N, S).
+A method gives the trained judge and, where it has one, the trust that it ends with in every step, (N, S). All stand in
+one file, of more than 300 lines: they are to be compared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from benchmarks.evidence.start import Start
 from dreamprm.weigher import DomainTable, InstanceNet, StepNet
 
 __all__ = [
+    "KINDS_OF_METHODS",
+    "MAIN",
     "META_UPDATES",
     "METHODS",
     "UPDATES",
@@ -297,6 +300,18 @@ def combined_and_meta(start: Start) -> Outcome:
     return Outcome(with_meta(start, weights_of(trust, 1.0)), trust)
 
 
+def cleaned_weights(start: Start) -> Outcome:
+    """What `dreamprm clean` writes: a weight for each row, a chain's mean, of `combined`; a plain run reads it."""
+    trust = of_chains(weights_of(_posterior(start) + _trust(start, "both"), 1.0), start.train)[:, None]
+    return Outcome(fit(start, trust.expand_as(start.train.labels)), trust)
+
+
+def cleaned_cut(start: Start, below: float = 1.0) -> Outcome:
+    """The same as `dreamprm clean below=1` cuts it: a plain run on the rows that are left, all alike."""
+    trust = of_chains(weights_of(_posterior(start) + _trust(start, "both"), 1.0), start.train)[:, None]
+    return Outcome(fit(start, (trust >= below).float().expand_as(start.train.labels)), trust)
+
+
 def published(start: Start) -> Outcome:
     return Outcome(*online.published(start))
 
@@ -338,4 +353,34 @@ METHODS: dict[str, Method] = {
     "posterior_and_meta": posterior_and_meta,
     "combined": combined,
     "combined_and_meta": combined_and_meta,
+    "cleaned_weights": cleaned_weights,
+    "cleaned_cut": cleaned_cut,
 }
+MAIN = (
+    "cold_start",
+    "no_selection",
+    "known_clean",
+    "random_subset",
+    "small_loss",
+    "meta_directly",
+    "meta_added",
+    "published",
+    "step_table",
+    "posterior",
+    "combined",
+    "combined_and_meta",
+)
+"""Those that run on every trouble."""
+_ON_OUTCOMES = ("meta_directly", "meta_added", "outcome_model", "step_table_and_meta", "posterior_and_meta")
+_LEARNED = ("online_", "domain_", "instance_", "step_", "combined", "published", "cleaned")
+KINDS_OF_METHODS = {
+    name: "bound"
+    if name == "known_clean"
+    else "learned weights"
+    if name.startswith(_LEARNED)
+    else "trains on outcomes"
+    if name in _ON_OUTCOMES
+    else "neither"
+    for name in METHODS
+}
+"""How a method is coloured: by hypergradients (whatever it trains on in the end), on the meta set, or neither."""

@@ -17,26 +17,47 @@ import pyarrow.parquet as pq
 import torch
 from scipy import stats
 
-__all__ = ["commit", "interval", "write_report"]
+from benchmarks.evidence.drawing import Interval, draw_dots
+from benchmarks.evidence.methods import KINDS_OF_METHODS
+
+__all__ = ["commit", "interval", "interval_of", "kept_reading", "write_report"]
 
 REPORTS = Path(__file__).parents[1] / "reports"
 FIGURE = "best_of_n_min"
 REFERENCES = ("no_selection", "meta_directly", "meta_added")
+READING = "## Reading (written by hand; everything else here is printed)"
+DRAWN = ("crowd", "flips", "clean")
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """Mean and Student's 95 % interval over seeds; of one seed its value three times."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and Student's 95 % interval over seeds."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
+    """The same as text."""
+    mean, low, high = interval_of(values)
+    return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def kept_reading(path: Path) -> list[str]:
+    """What was written by hand into the report that stands there: it is older than the tables, and stays."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if READING not in text:
+        return []
+    part = text[text.index(READING) + len(READING) :]
+    return ["", READING, *part.split("\n## ")[0].rstrip().split("\n")]
 
 
 def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], command: str, folder: Path) -> Path:
     """DATE-evidence.md and .parquet among the reports, and the cells in the folder too."""
     pq.write_table(pa.Table.from_pylist(cells), folder / "cells.parquet")
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    path = REPORTS / f"{today}-evidence.md"
     troubles = list(dict.fromkeys(cell["trouble"] for cell in cells))
     named = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
     lines = [
@@ -47,6 +68,9 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
         "",
         f"Best-of-8 by the weakest step on the {cells[0]['judged']} questions, the same for all: {named}. Intervals "
         "are Student's, 95 %, over seeds. Trust AUC: the trust that a method ends with against the truth.",
+        "",
+        *_figure(cells, baselines, path.with_suffix(".svg")),
+        *kept_reading(path),
     ]
     for trouble in troubles:
         lines += ["", f"## {trouble}", "", *_table([cell for cell in cells if cell["trouble"] == trouble])]
@@ -57,10 +81,35 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
         "minutes in all), and once the base and its states of all chains (about ten minutes).",
         "",
     ]
-    path = REPORTS / f"{today}-evidence.md"
     pq.write_table(pa.Table.from_pylist(cells), path.with_suffix(".parquet"))
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _figure(cells: list[dict[str, Any]], baselines: dict[str, float], path: Path) -> list[str]:
+    """The headline's picture, and the line that shows it."""
+    panels = {
+        trouble: {name: interval_of(list(found.values())) for name, found in _drawn(cells, trouble).items()}
+        for trouble in DRAWN
+        if any(cell["trouble"] == trouble for cell in cells)
+    }
+    if not panels:
+        return []
+    said = "; ".join(
+        f"{trouble}: " + ", ".join(f"{name} {found[name][0]:.3f}" for name in sorted(found, key=lambda n: -found[n][0]))
+        for trouble, found in panels.items()
+    )
+    described = f"Best-of-8 by method, with 95 % intervals over seeds. {said}"
+    draw_dots(panels, KINDS_OF_METHODS, {"vote": baselines["self_consistency"]}, "best-of-8", path, described)
+    return [f"![{described}]({path.name})"]
+
+
+def _drawn(cells: list[dict[str, Any]], trouble: str) -> dict[str, dict[int, float]]:
+    """Methods that have several seeds here, or all where none has."""
+    mine = [cell for cell in cells if cell["trouble"] == trouble]
+    found = {method: _by_seed(mine, method) for method in _order(mine)}
+    several = {method: values for method, values in found.items() if len(values) > 1}
+    return several or found
 
 
 def commit() -> str:

@@ -1,20 +1,22 @@
+import argparse
 import copy
 import functools
 
 import pytest
 import torch
-from benchmarks.evidence import methods, online, report
-from benchmarks.evidence.__main__ import run_cell, self_consistency
+from benchmarks.evidence import ablation_measures, ablations, methods, online, report
+from benchmarks.evidence.__main__ import planned, run_cell, self_consistency
+from benchmarks.evidence.ablation_measures import ABLATIONS, exact, finite_difference
 from benchmarks.evidence.base import train_matching
 from benchmarks.evidence.chains import as_chains, encode
 from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge, upper_part
 from benchmarks.evidence.learned import calibrated, fit_confidence, label_posterior, learn_trust
-from benchmarks.evidence.methods import METHODS
+from benchmarks.evidence.methods import MAIN, METHODS
 from benchmarks.evidence.start import Start
 
 from dreamprm.prm import PRM
-from dreamprm.world import base_folder, load
+from dreamprm.world import KINDS, base_folder, load
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,11 @@ def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_pat
     text = report.write_report(cells, vote, "a command", tmp_path).read_text()
     assert "## crowd" in text
     assert "| step_table | 1 |" in text
+    path = next(tmp_path.glob("*.md"))
+    path.write_text(f"# Title\n\n{report.READING}\n\nBy hand.\n\n## crowd\n")
+    assert "By hand.\n\n## crowd" in report.write_report(cells, vote, "a command", tmp_path).read_text()
+    figure = next(tmp_path.glob("*.svg")).read_text()
+    assert "<title>Best-of-8" in figure
 
 
 def test_calibration_takes_scale_and_offset_out_of_the_gradient(start):
@@ -134,3 +141,45 @@ def to_double(start):
                 setattr(part, name, value.double())
     start.cold = {name: value.double() for name, value in start.cold.items()}
     return start
+
+
+def test_without_names_the_plan_is_all_methods_on_the_headline_and_the_main_ones_elsewhere():
+    options = argparse.Namespace(troubles=None, methods=None, seeds=5, first_seed=0)
+    plan = {(trouble, seed): asked for trouble, seed, asked in planned(options)}
+    assert plan["crowd", 4] == list(METHODS)
+    assert plan["off_target", 2] == list(MAIN)
+    assert plan["off_target", 4] == ["published"]
+    assert {trouble for trouble, _ in plan} == set(KINDS)
+    named = argparse.Namespace(troubles="clean", methods="small_loss", seeds=1, first_seed=100)
+    assert planned(named) == [("clean", 100, ["small_loss"])]
+
+
+def test_the_finite_difference_is_the_exact_derivative_of_gradient_descent(start):
+    start = to_double(start)
+    run = Fit(Judge(start.cold).double(), start.train, 8, seed=0, batch=16)
+    for _ in range(3):
+        run.weighted(run.draw(), None)
+    # At the parameters that the gradient is taken at, so that both look at the same point.
+    run.before = {name: value.detach().clone() for name, value in run.parameters.items()}
+    found = finite_difference(run, start.meta, torch.float64)
+    wanted = exact(run, start.meta, of_adam=False)
+    # Central differences over a hundredth of a parameter's length: relative error of its square.
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-3 * wanted.abs().max().item())
+
+
+def test_ablations_measure_and_are_drawn(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(ablation_measures, "label_posterior", functools.partial(label_posterior, updates=2))
+    monkeypatch.setattr(ablation_measures, "looks", functools.partial(ablation_measures.looks, updates=4, every=2))
+    monkeypatch.setattr(methods, "UPDATES", 2)
+    for name, changed in {
+        "derivative": {},
+        "features": {},
+        "meta_set": {"sizes": (12,)},
+        "units": {"sizes": (12,)},
+        "noise": {"moments": (2, 4), "draws": 3},
+    }.items():
+        found = ABLATIONS[name].measure(start, **changed)
+        assert len(ablations.table(ABLATIONS[name], [found])) == len(found) + 2
+        if name in ("derivative", "noise"):
+            ablations.draw(name, ABLATIONS[name], {"crowd": [found, found]}, tmp_path / f"{name}.svg")
+            assert (tmp_path / f"{name}.svg").read_text().count("<title>") == 1

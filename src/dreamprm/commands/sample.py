@@ -83,9 +83,24 @@ def _from_server(
     asked = [questions[unit // settings.num] for unit in units]
     names = [f"{record.group}|{unit % settings.num}" for record, unit in zip(asked, units, strict=True)]
     prefixes = [Prefix(record.question, record.images) for record in asked]
-    for record, reply in zip(asked, endpoint.replies(prefixes, names, settings.seed), strict=True):
+    texts: dict[str, list[str]] = {}
+    replies = endpoint.replies(prefixes, names, settings.seed)
+    for number, (record, reply) in enumerate(zip(asked, replies, strict=True), 1):
+        texts.setdefault(record.group, []).append(reply.text)
+        if number == len(asked):  # whoever writes the rows asks for no more than these
+            _warn_if_alike([each for each in texts.values() if len(each) > 1], settings)
         used = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out, "finish": reply.finish}
         yield [_row(settings, record, reply.text, policy=settings.endpoint.model, **used)]
+
+
+def _warn_if_alike(texts: Sequence[Sequence[str]], settings: SampleStage) -> None:
+    """Say so where a server was to sample and gave every question one chain over and over."""
+    if settings.endpoint.temperature != 0 and texts and all(len(set(each)) == 1 for each in texts):
+        say(
+            f"warning: all candidates of each of {len(texts)} questions are alike: the server does not sample, "
+            "whatever endpoint.temperature says (`transformers serve` samples where the model's generation_config.json "
+            'says "do_sample": true)'
+        )
 
 
 def _row(settings: SampleStage, record: Record, response: str, **extra: Any) -> dict[str, Any]:

@@ -190,11 +190,21 @@ class Endpoint:
             choice = answer.choices[0]
             text = choice.message.content or ""
             finish, stop = choice.finish_reason or "", _stopped_at(choice)
+            self._require_stopped(text)
             return Reply(prefix.response + text, finish, tokens_in, tokens_out, stop)
         except (self._errors, IndexError, AttributeError, TypeError) as error:
             raise UserError(f"{self.settings.url}: {self._clean(error)}") from None
         finally:
             self.budget.end(tokens_in, tokens_out)
+
+    def _require_stopped(self, text: str) -> None:
+        """A reply ends at a stop string, with or without it; one that goes on comes from a server that reads none."""
+        passed = next((stop for stop in self.settings.stop if stop in text.removesuffix(stop)), None)
+        if passed is not None:
+            raise UserError(
+                f"{self.settings.url}: a reply goes on behind {passed!r}, at which it was to end: the server does not "
+                "heed `stop`; use one that does (vLLM, SGLang, transformers serve)"
+            )
 
     def _request(self, prefix: Prefix, seed: int, limit: int | None = None) -> dict[str, Any]:
         settings = self.settings

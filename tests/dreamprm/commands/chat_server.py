@@ -17,7 +17,7 @@ from dreamprm.policy import PolicyConfig, Prefix
 class ChatServer:
     """`with ChatServer() as server`: `server.url`. requests: what was asked.  fail_every: each so manieth request gets
     429 or 500, in turn.  reply: instead of the policy's response.  tells_stop: whether it says which stop string ended
-    a reply, as vLLM does.  usage: whether it tells tokens."""
+    a reply, as vLLM does.  usage: whether it tells tokens.  heeds_stop: whether a stop string ends a reply."""
 
     def __init__(
         self,
@@ -27,8 +27,9 @@ class ChatServer:
         need_key: str | None = None,
         tells_stop: bool = False,
         usage: bool = True,
+        heeds_stop: bool = True,
     ) -> None:
-        self.tells_stop, self.usage = tells_stop, usage
+        self.tells_stop, self.usage, self.heeds_stop = tells_stop, usage, heeds_stop
         self.requests: list[dict[str, Any]] = []
         self.fail_every, self.reply, self.need_key = fail_every, reply, need_key
         self.policy = build_policy(PolicyConfig(max_new_tokens=40), SampleStage.device) if reply is None else None
@@ -69,7 +70,7 @@ class ChatServer:
             if self.fail_every and count % self.fail_every == 0:
                 return (429, 500)[count // self.fail_every % 2], {"error": {"message": "busy"}}
             text = self.reply if self.reply is not None else self._sampled(body)
-        cuts = {stop: text.find(stop) for stop in body.get("stop", []) if stop in text}
+        cuts = {stop: text.find(stop) for stop in body.get("stop", []) if stop in text and self.heeds_stop}
         stop = min(cuts, key=lambda each: cuts[each], default=None)
         if stop is not None:
             text = text[: cuts[stop]]

@@ -88,6 +88,26 @@ def test_the_key_is_in_no_file_and_no_message(
     assert KEY in os.environ.values()
 
 
+def test_a_server_that_does_not_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ChatServer(reply="2") as server:
+        sample(_stage(tmp_path / "alike.jsonl", server.url))
+        assert (
+            "warning: all candidates of each of 3 questions are alike: the server does not" in capsys.readouterr().err
+        )
+        sample(_stage(tmp_path / "greedy.jsonl", server.url, temperature=0.0))
+    with ChatServer() as server:
+        sample(_stage(tmp_path / "sampled.jsonl", server.url))
+    assert "are alike" not in capsys.readouterr().out
+
+
+def test_a_server_that_reads_no_stop_string_is_refused(tmp_path: Path) -> None:
+    with (
+        ChatServer(reply="a\nb", heeds_stop=False) as server,
+        pytest.raises(UserError, match=r"goes on behind '\\n', .*: the server does not heed `stop`"),
+    ):
+        sample(_stage(tmp_path / "a.jsonl", server.url, stop=["\n"]))
+
+
 def test_recipes_send_what_the_models_take(tmp_path: Path) -> None:
     from dreamprm.config.paths import conf_dir
 

@@ -72,7 +72,8 @@ def online(
         run.weighted(rows, _spread(weights.detach(), rows, chains))
         if update < 4:  # Adam's first steps are signs
             continue
-        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss(run.judge, meta))
+        asked = meta.take(outer.draw())
+        gradient, _ = run.meta_gradient(asked, loss(run.judge, asked))
         d = run.hypergradient(some, gradient) / len(rows)
         optimizer.zero_grad()
         weights.backward(-d)
@@ -102,7 +103,8 @@ def learn_to_reweight(start: Start, loss: LossOf, *, updates: int) -> tuple[Judg
     for _ in range(updates):
         rows = run.draw()
         some = chains.take(rows)
-        gradient, _ = run.meta_gradient(meta.take(outer.draw()), loss(run.judge, meta))
+        asked = meta.take(outer.draw())
+        gradient, _ = run.meta_gradient(asked, loss(run.judge, asked))
         run.before = {name: value.detach().clone() for name, value in run.parameters.items()}
         weight = run.hypergradient(some, gradient, of_adam=False).sum(1).clamp_min(0)
         weight = weight / weight.mean().clamp_min(1e-12)

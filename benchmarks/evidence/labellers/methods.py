@@ -14,8 +14,10 @@ from torch import Tensor
 from benchmarks.evidence.labellers.chains import relabelled
 from benchmarks.evidence.labellers.fitting import Fit, Judge, outer, step_losses
 from benchmarks.evidence.labellers.learned import UPDATES, Start, looks, online, retrained
+from dreamprm.evaluate.steps import auc
+from dreamprm.prm.aggregation import aggregate_log_odds, as_log_odds
 
-__all__ = ["BOUNDS", "METHODS", "ON_META", "Outcome"]
+__all__ = ["BOUNDS", "CHOSEN_ON_META", "METHODS", "ON_META", "Outcome"]
 
 KEPT = 0.6
 OUTER = ("contrast", "last")  # of four, chosen on validation questions
@@ -73,6 +75,36 @@ def confident_learning(start: Start) -> Outcome:
         with torch.no_grad():
             losses[mine] = step_losses(judge(chains), chains).sum(1)[mine]
     return keep(start, -losses)
+
+
+def heads(start: Start) -> tuple[list[Judge], Tensor]:
+    """A judge of each labeller's chains alone, and its AUC on the meta set above one half, at least 0."""
+    meta, judges, worth = start.split.meta, [], []
+    right = meta.correct.numpy() > 0.5
+    for place in range(len(start.split.labellers)):
+        rows = (start.train.domain == place).nonzero()[:, 0]
+        judges.append(retrained(start, None, start.train.take(rows)))
+        with torch.no_grad():
+            value = as_log_odds(aggregate_log_odds(judges[-1](meta), "last", meta.mask), "last")
+        worth.append(max(float(auc(right, value.double().numpy())) - 0.5, 0.0))
+    return judges, torch.tensor(worth) if any(worth) else torch.ones(len(worth))
+
+
+def chosen_on_meta(start: Start) -> Outcome:
+    """Labellers weighted by what a judge of theirs alone is worth on the meta set: no bilevel loop."""
+    weights = by_domain(start, heads(start)[1])
+    return Outcome(retrained(start, weights), weights)
+
+
+def heads_on_meta(start: Start) -> Outcome:
+    """The mean of these judges' log-odds, weighted in the same way: of linear judges, that is one more of them."""
+    judges, worth = heads(start)
+    judge = start.judge()
+    with torch.no_grad():
+        for name, value in judge.named_parameters():
+            parts = torch.stack([one.get_parameter(name) for one in judges])
+            value.copy_(torch.tensordot(worth / worth.sum(), parts, 1))
+    return Outcome(judge, by_domain(start, worth))
 
 
 def best_alone(start: Start) -> Outcome:
@@ -158,6 +190,8 @@ METHODS: dict[str, Callable[[Start], Outcome]] = {
     "domain_looks": _looks("domain"),
     "chain_looks": _looks("chain"),
     "step_table": _looks("step"),
+    "chosen_on_meta": chosen_on_meta,
+    "heads_on_meta": heads_on_meta,
     "meta_directly": meta_directly,
     "meta_added": meta_added,
     "outcome_model": outcome_model,
@@ -170,3 +204,5 @@ BOUNDS = ("best_alone", "known_quality", "all_seven", "outcome_labels")
 """Those that know what nobody knows who has one label for each chain."""
 ON_META = ("meta_directly", "meta_added", "outcome_model")
 """Those whose judge is trained on the meta set."""
+CHOSEN_ON_META = ("chosen_on_meta", "heads_on_meta")
+"""Those that choose among labellers on the meta set, by training one judge for each."""

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import torch
 from scipy import stats
 
-from benchmarks.evidence.labellers.methods import BOUNDS, ON_META
-from benchmarks.evidence.report import REPORTS, commit, interval
+from benchmarks.evidence.labellers.methods import BOUNDS, CHOSEN_ON_META, ON_META
+from benchmarks.evidence.report import REPORTS, commit, interval, kept_reading
 from dreamprm.evaluate.intervals import bootstrap
 
 __all__ = ["HOW", "write_report"]
 
 HOW = "last"  # the aggregate of the tables, and the weigher that is compared: both chosen on validation questions
-CHOSEN = "instance_table"
+CHOSEN = {"question": "instance_table", "all": "domain_table"}
 FIGURES = {"best-of-8": "best_of_8", "AUC": "auc", "AUC within questions": "auc_within"}
 Cells = Sequence[Mapping[str, Any]]
 
@@ -33,6 +33,8 @@ def write_report(
 ) -> Path:
     """DATE-seven-labellers.md and .parquet among the reports; suffix: what is not as by default."""
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    chosen = CHOSEN["all" if "all" in suffix else "question"]
+    path = REPORTS / f"{'-'.join([today, 'seven-labellers', *suffix])}.md"
     judged, seeds = cells[0]["judged"], sorted({cell["seed"] for cell in cells})
     lines = [
         f"# Seven labellers: {today}",
@@ -41,24 +43,23 @@ def write_report(
         f"{os.cpu_count()} cores, one thread. {num_chains} chains with features; seeds {seeds[0]} to {seeds[-1]}, "
         f"{cells[0]['num_questions']} {judged} questions each. Intervals are Student's, 95 %, over seeds, whose "
         "questions overlap in part.",
+        *kept_reading(path),
         "",
         *_table(cells),
         "",
         "## Paired by seed",
         "",
-        *_paired(cells),
+        *_paired(cells, chosen),
         "",
         "## Mean weight of each labeller",
         "",
         *_weights(cells, quality),
         "",
     ]
-    name = "-".join([today, "seven-labellers", *suffix])
     pq.write_table(
         pa.Table.from_pylist([{k: v for k, v in cell.items() if not k.startswith("picked")} for cell in cells]),
-        REPORTS / f"{name}.parquet",
+        path.with_suffix(".parquet"),
     )
-    path = REPORTS / f"{name}.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -68,7 +69,15 @@ def _by_seed(cells: Cells, method: str, figure: str) -> dict[int, float]:
 
 
 def _kind(method: str) -> str:
-    return "bound" if method in BOUNDS else "trains on the meta set" if method in ON_META else ""
+    return (
+        "bound"
+        if method in BOUNDS
+        else "trains on the meta set"
+        if method in ON_META
+        else "chooses on it"
+        if method in CHOSEN_ON_META
+        else ""
+    )
 
 
 def _methods(cells: Cells) -> list[str]:
@@ -86,33 +95,33 @@ def _table(cells: Cells) -> list[str]:
     return lines
 
 
-def _paired(cells: Cells) -> list[str]:
+def _paired(cells: Cells, chosen: str) -> list[str]:
     lines = [
-        f"{CHOSEN} less each other method; the last column draws the test questions anew instead of the seeds:",
+        f"{chosen} less each other method; the last column draws the test questions anew instead of the seeds:",
         "",
         f"| | {' | '.join(FIGURES)} | best-of-8, over questions |",
         "|---" * (len(FIGURES) + 2) + "|",
     ]
     for method in _methods(cells):
-        if method == CHOSEN:
+        if method == chosen:
             continue
         texts = []
         for name in FIGURES.values():
-            one, other = _by_seed(cells, CHOSEN, f"{name}_{HOW}"), _by_seed(cells, method, f"{name}_{HOW}")
+            one, other = _by_seed(cells, chosen, f"{name}_{HOW}"), _by_seed(cells, method, f"{name}_{HOW}")
             shared = sorted(one.keys() & other.keys())
             texts.append(interval([one[seed] - other[seed] for seed in shared]) if shared else "-")
-        texts.append(_over_questions(cells, method))
+        texts.append(_over_questions(cells, chosen, method))
         lines.append(f"| {method} | {' | '.join(texts)} |")
     return lines
 
 
-def _over_questions(cells: Cells, method: str) -> str:
+def _over_questions(cells: Cells, chosen: str, method: str) -> str:
     """The mean difference of best-of-8 to the chosen weigher: whole questions are drawn, with all seeds of each."""
     picked = {(cell["method"], cell["seed"]): cell[f"picked_{HOW}"] for cell in cells}
     names, values = [], []
     for seed in sorted({cell["seed"] for cell in cells}):
-        if (CHOSEN, seed) in picked and (method, seed) in picked:
-            one, other = picked[CHOSEN, seed], picked[method, seed]
+        if (chosen, seed) in picked and (method, seed) in picked:
+            one, other = picked[chosen, seed], picked[method, seed]
             names += list(one)
             values += [one[name] - other[name] for name in one]
     if not values:

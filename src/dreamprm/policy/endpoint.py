@@ -82,6 +82,12 @@ class EndpointConfig(Settings):
         return replace(self, template="plain", temperature=None if self.temperature is None else 0.0)
 
 
+_NO_CONTINUATION = (
+    "; the request was to go on with a begun reply (continue_final_message), which vLLM and SGLang do and "
+    "`transformers serve` does not"
+)
+
+
 class BudgetError(UserError):
     """The next request could use more than the budget."""
 
@@ -193,7 +199,8 @@ class Endpoint:
             self._require_stopped(text)
             return Reply(prefix.response + text, finish, tokens_in, tokens_out, stop)
         except (self._errors, IndexError, AttributeError, TypeError) as error:
-            raise UserError(f"{self.settings.url}: {self._clean(error)}") from None
+            hint = _NO_CONTINUATION if prefix.response and getattr(error, "status_code", 0) in (400, 422) else ""
+            raise UserError(f"{self.settings.url}: {self._clean(error)}{hint}") from None
         finally:
             self.budget.end(tokens_in, tokens_out)
 

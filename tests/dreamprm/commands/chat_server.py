@@ -17,7 +17,8 @@ from dreamprm.policy import PolicyConfig, Prefix
 class ChatServer:
     """`with ChatServer() as server`: `server.url`. requests: what was asked.  fail_every: each so manieth request gets
     429 or 500, in turn.  reply: instead of the policy's response.  tells_stop: whether it says which stop string ended
-    a reply, as vLLM does.  usage: whether it tells tokens.  heeds_stop: whether a stop string ends a reply."""
+    a reply, as vLLM does.  usage: whether it tells tokens.  heeds_stop: whether a stop string ends a reply.
+    goes_on: whether it continues a reply that was begun."""
 
     def __init__(
         self,
@@ -28,7 +29,9 @@ class ChatServer:
         tells_stop: bool = False,
         usage: bool = True,
         heeds_stop: bool = True,
+        goes_on: bool = True,
     ) -> None:
+        self.goes_on = goes_on
         self.tells_stop, self.usage, self.heeds_stop = tells_stop, usage, heeds_stop
         self.requests: list[dict[str, Any]] = []
         self.fail_every, self.reply, self.need_key = fail_every, reply, need_key
@@ -69,6 +72,8 @@ class ChatServer:
                 return 401, {"error": {"message": f"wrong key: {authorization}"}}
             if self.fail_every and count % self.fail_every == 0:
                 return (429, 500)[count // self.fail_every % 2], {"error": {"message": "busy"}}
+            if "continue_final_message" in body and not self.goes_on:
+                return 422, {"detail": "Unexpected fields in the request: {'continue_final_message'}"}
             text = self.reply if self.reply is not None else self._sampled(body)
         cuts = {stop: text.find(stop) for stop in body.get("stop", []) if stop in text and self.heeds_stop}
         stop = min(cuts, key=lambda each: cuts[each], default=None)

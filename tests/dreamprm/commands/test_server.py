@@ -145,3 +145,15 @@ def test_completions_of_a_server_label_as_the_policy_does(tmp_path: Path) -> Non
     for row in rows:
         assert row["labels"][-1] == float(row["correct"])
         assert set(row["labels"]) <= {0.0, 0.5, 1.0}
+
+
+def test_a_server_that_goes_on_with_no_reply_is_named(tmp_path: Path) -> None:
+    chains = tmp_path / "chains.jsonl"
+    chains.write_text(json.dumps({"question": "1 + 1?", "steps": ["2", "3"], "reference": "2", "answer": "3"}) + "\n")
+    with ChatServer(reply="2", goes_on=False) as server:
+        settings = LabelStage(out=str(tmp_path / "l.jsonl"), num=2, data=StageData(path=str(chains)))
+        settings.endpoint = EndpointConfig(url=server.url, model="tiny")
+        with pytest.raises(
+            UserError, match=r"422.*continue_final_message\), which vLLM and SGLang do and `transformers"
+        ):
+            label(settings)

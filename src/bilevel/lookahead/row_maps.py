@@ -115,15 +115,16 @@ class RowMaps:
                 return found
         elif index is not None:
             found = self._from_map(name, index, shape)
+            if found is None and index.ndim == 1:
+                found = self._flattened(index, shape, context)
             if found is not None:
                 return found
         elif shape and shape[0] == count:
             return RowMap(count)
-        elif context is not None and len(context) > 2 and context[0] == count and shape and shape[0] % count == 0:
-            # (B, T, C) flattened to (B T, C) inside the module, as a Conv1D of GPT-2 does.
-            for dims in range(2, len(context)):
-                if shape[0] == math.prod(context[:dims]):
-                    return self._from_index(torch.arange(count).repeat_interleave(shape[0] // count))
+        else:
+            found = self._flattened(torch.arange(count), shape, context)
+            if found is not None:
+                return found
         have = "no map" if index is None else f"a map of shape {tuple(index.shape)}"
         raise RowsError(
             f"{name}: an activation with leading dimensions {tuple(shape)} for {count} examples, and {have} for it. "
@@ -140,6 +141,15 @@ class RowMaps:
         if len(shape) == 1 and shape[0] % num == 0:
             return self._from_index(rows.repeat(shape[0] // num))
         return None
+
+    def _flattened(self, rows: Tensor, shape: torch.Size, context: torch.Size | None) -> RowMap | None:
+        """(B, T, C) flattened to (B T, C) inside the module, as a Conv1D of GPT-2 does."""
+        num = rows.shape[0]
+        if context is None or len(context) < 3 or context[0] != num or not shape or shape[0] % num:
+            return None
+        if shape[0] not in [math.prod(context[:dims]) for dims in range(2, len(context))]:
+            return None
+        return self._from_index(rows.repeat_interleave(shape[0] // num))
 
     def _from_index(self, index: Tensor, lead: int = 1, drop: int = 0) -> RowMap:
         return RowMap(self.num_examples, lead, drop, index.flatten())

@@ -17,10 +17,9 @@ from transformers import Trainer
 
 from bilevel import Lookahead, Status
 from dreamprm.errors import UserError
-from dreamprm.integrations.token_table import TokenTable, token_losses
 from dreamprm.weigher import project
 
-__all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows", "refuse_meta"]
+__all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows", "refuse_meta", "tokenized"]
 
 ExampleLosses = Callable[[nn.Module, Mapping[str, Any]], Tensor]
 """(model, inputs) -> one loss per example, (B,)."""
@@ -36,7 +35,7 @@ def meta_rows(num_rows: int, batch_size: int, update: int, seed: int) -> list[in
 
 
 class Reweighting:
-    """See `ReweightingMixin` for the arguments.
+    """See `ReweightingMixin` for the arguments; rows: its `rows_of`.
 
     host: the Trainer.  begin() goes after its optimizer is made and before its first update; from then on the host's
     `optimizer.step()` is the step that is differentiated, with the weigher's update behind it.
@@ -47,8 +46,9 @@ class Reweighting:
         self,
         host: Any,
         *,
-        example_losses: ExampleLosses = token_losses,
-        weigher: nn.Module | None = None,
+        example_losses: ExampleLosses,
+        weigher: nn.Module,
+        rows: Callable[[Any], Mapping[str, Tensor] | None] = lambda inputs: None,
         meta_dataset: Any = None,
         meta_batch_size: int | None = None,
         outer_loss: ExampleLosses | None = None,
@@ -60,12 +60,10 @@ class Reweighting:
         _refuse_host(host)
         meta_dataset = host.eval_dataset if meta_dataset is None else meta_dataset
         refuse_meta(meta_dataset)
-        if weigher is None:
-            weigher = TokenTable(_tokens(host.train_dataset))
         if weigher_every < 1:
             raise UserError(f"weigher_every is {weigher_every}; allowed: 1 or more updates")
         self.host = host
-        self.example_losses, self.meta_dataset = example_losses, meta_dataset
+        self.example_losses, self.rows, self.meta_dataset = example_losses, rows, meta_dataset
         self.meta_batch_size = meta_batch_size or host.args.per_device_train_batch_size
         self.outer_loss = outer_loss or (lambda model, inputs: example_losses(model, inputs).mean())
         self.weigher = weigher.to(host.args.device)
@@ -115,7 +113,7 @@ class Reweighting:
         """
         host = self.host
         self._learn = learn
-        with self.lookahead.inner(record=self.due and learn):
+        with self.lookahead.inner(self.rows(inputs), record=self.due and learn):
             with host.compute_loss_context_manager():
                 losses = self.example_losses(model, inputs)
             weights = self.weigher(inputs) if learn else torch.ones_like(losses)
@@ -193,7 +191,8 @@ def refuse_meta(meta_dataset: Any) -> None:
         raise UserError("there is no meta set: give the examples that you trust as eval_dataset, or as meta_dataset")
 
 
-def _tokens(train_dataset: Any) -> Any:
+def tokenized(train_dataset: Any) -> Any:
+    """The tokens of every row. Raises UserError where there are none, or no end of rows."""
     if not hasattr(train_dataset, "__len__"):
         raise UserError("train_dataset is a stream, which has no table of its examples: give a weigher of yours")
     try:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from bilevel import Lookahead
-from dreamprm.integrations.reweighting import WEIGHER_FILE, ExampleLosses, Reweighting, meta_rows
-from dreamprm.integrations.token_table import token_losses
+from dreamprm.integrations.reweighting import WEIGHER_FILE, ExampleLosses, Reweighting, meta_rows, tokenized
+from dreamprm.integrations.token_table import TokenTable, token_losses
 
 __all__ = ["WEIGHER_FILE", "ExampleLosses", "ReweightingMixin", "ReweightingTrainer", "meta_rows"]
 
@@ -31,10 +31,10 @@ class ReweightingMixin(_Host):
     """Put before the host's class. Every argument but these goes to it.
 
     Args:
-        example_losses: (model, inputs) -> (B,), one loss per example, not averaged over the batch; by default that of
-            the tokens that have a label.
-        weigher: inputs -> (B,), one weight per example, differentiable in the weigher's own parameters; None for a
-            table over the host's tokenized train_dataset (`TokenTable`).
+        example_losses: (model, inputs) -> (B,), one loss per example, not averaged over the batch; None for
+            `default_losses`.
+        weigher: inputs -> (B,), one weight per example, differentiable in the weigher's own parameters; None for
+            `default_weigher`.
         meta_dataset: the trusted examples, with a length, collated as the training data are; None for the host's
             eval_dataset, tokenized as it does.
         meta_batch_size: of them, per update; None for the host's per_device_train_batch_size.
@@ -53,7 +53,7 @@ class ReweightingMixin(_Host):
     def __init__(
         self,
         *args: Any,
-        example_losses: ExampleLosses = token_losses,
+        example_losses: ExampleLosses | None = None,
         weigher: nn.Module | None = None,
         meta_dataset: Any = None,
         meta_batch_size: int | None = None,
@@ -67,8 +67,9 @@ class ReweightingMixin(_Host):
         super().__init__(*args, **kwargs)
         self.reweighting = Reweighting(
             self,
-            example_losses=example_losses,
-            weigher=weigher,
+            example_losses=example_losses or self.default_losses(),
+            weigher=self.default_weigher() if weigher is None else weigher,
+            rows=self.rows_of,
             meta_dataset=meta_dataset,
             meta_batch_size=meta_batch_size,
             outer_loss=outer_loss,
@@ -79,6 +80,18 @@ class ReweightingMixin(_Host):
         )
         self.weigher = self.reweighting.weigher
         self.add_callback(_Begin(self.reweighting))
+
+    def default_losses(self) -> ExampleLosses:
+        """The loss of the tokens that have a label, each example's mean."""
+        return token_losses
+
+    def default_weigher(self) -> nn.Module:
+        """A table over the host's tokenized train_dataset."""
+        return TokenTable(tokenized(self.train_dataset))
+
+    def rows_of(self, inputs: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+        """Where an example has several rows of a batch: `Lookahead.inner`'s rows."""
+        return None
 
     @property
     def lookahead(self) -> Lookahead:

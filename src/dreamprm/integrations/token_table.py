@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamprm.errors import UserError
 from dreamprm.prm.aggregation import at_least_float32
 
-__all__ = ["TokenTable", "token_losses"]
+__all__ = ["TokenTable", "token_losses", "tokens_of"]
 
 _IGNORED = -100  # the label of a token that no loss is taken of
 
@@ -26,22 +26,30 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     return each.sum(1) / (labels != _IGNORED).sum(1).clamp(min=1)
 
 
+def tokens_of(inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Each row's tokens without its padding. Raises UserError for packed rows."""
+    if "attention_mask" not in inputs:
+        raise UserError("the batch has no attention_mask: packing and padding_free must be off, or give a weigher")
+    masks = inputs["attention_mask"].bool()
+    return [tuple(row[mask].tolist()) for row, mask in zip(inputs["input_ids"], masks, strict=True)]
+
+
 class TokenTable(nn.Module):
     """2 σ(raw) per example; an example is known by its tokens, since such a host's collator keeps no row number."""
 
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
         super().__init__()
         self.rows = {tuple(tokens): number for number, tokens in enumerate(rows)}
         self.own = [self.rows[tuple(tokens)] for tokens in rows]  # rows of the same tokens share one weight
         self.raw = nn.Parameter(torch.zeros(len(rows)))
 
+    def keys(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """What each example of a batch is known by, as in the rows that the table was made of."""
+        return tokens_of(inputs)
+
     def forward(self, inputs: Mapping[str, Any]) -> Tensor:
         """(B,). Raises UserError for an example that is not in the training data."""
-        if "attention_mask" not in inputs:
-            raise UserError("the batch has no attention_mask: packing and padding_free must be off, or give a weigher")
-        masks = inputs["attention_mask"].bool()
-        tokens = [tuple(row[mask].tolist()) for row, mask in zip(inputs["input_ids"], masks, strict=True)]
-        numbers = [self.rows.get(row) for row in tokens]
+        numbers = [self.rows.get(key) for key in self.keys(inputs)]
         if None in numbers:
             raise UserError(
                 "an example of the batch is not a row of train_dataset: packing and neat_packing must be off"

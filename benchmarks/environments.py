@@ -114,7 +114,10 @@ def tested(python: Path, suites: list[str]) -> dict[str, str]:
 def cell(folder: Path, wheel: Path, python: str, resolution: str, settings: argparse.Namespace) -> Cell:
     links = ["--find-links", settings.find_links] if settings.find_links else []
     torch = f"torch=={settings.torch}" if settings.torch and resolution == "newest" else "torch"
-    name = f"{Path(python).name}-{resolution}"
+    version = subprocess.run(
+        [python, "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True
+    )
+    name = f"{version.stdout.strip()}-{resolution}"
     pins = folder / f"{name}.txt"
     extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     wanted = folder / f"{name}.in"
@@ -130,10 +133,7 @@ def cell(folder: Path, wheel: Path, python: str, resolution: str, settings: argp
     uv("pip", "install", "-q", "--python", str(whole), *links, "-r", str(pins), *TOOLS)
     uv("pip", "install", "-q", "--python", str(whole), "--no-deps", str(wheel))
     versions = json.loads(run(whole, "-c", VERSIONS, *direct()).stdout)
-    found = Cell(
-        run(whole, "-c", "import platform; print(platform.python_version())").stdout.strip(),
-        resolution, *seconds, tested(whole, settings.tests), versions,
-    )  # fmt: skip
+    found = Cell(version.stdout.strip(), resolution, *seconds, tested(whole, settings.tests), versions)
     if not settings.keep:
         shutil.rmtree(folder / f"{name}-bare")
         shutil.rmtree(folder / f"{name}-whole")

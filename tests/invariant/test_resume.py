@@ -19,6 +19,7 @@ from dreamprm.errors import UserError
 from dreamprm.metrics import read_metrics
 from dreamprm.run_files.checkpoint import latest_checkpoint, load_checkpoint
 from dreamprm.run_files.folder import resumed_settings
+from dreamprm.run_files.history import read_history
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]
@@ -58,6 +59,7 @@ def test_a_resumed_run_is_the_run(tiny_settings: Settings, experiment: str, stop
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
     assert _metrics(whole) == _metrics(parts)
+    assert read_history(whole) == read_history(parts)
     one, two = ((folder / "weigher.safetensors").read_bytes() for folder in (whole, parts))
     assert one == two, "byte for byte, metadata included"
     results = [json.loads((folder / "results.json").read_text()) for folder in (whole, parts)]

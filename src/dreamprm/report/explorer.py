@@ -2,7 +2,8 @@
 
 index.html reads columns.js (one number or short text per example) at once and rows/N.js (a thousand whole examples)
 when one of them is opened: scripts, since a page on a disk may not read other files. Texts reach the page as JSON and
-are set as text, never as markup.
+are set as text, never as markup. An example that the run followed shows its weight over time and what pulled at it; the
+examples most like it are found in the browser, by the words of their questions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _HERE = Path(__file__).parent
 _CHUNK = 1000
 _TITLE = 90  # characters of a question in the list
 _MOST = 200_000  # examples; a browser holds no more with pleasure
+_MOMENTS = 60  # of an example; more than a small drawing shows
 _LARGEST_IMAGE = 20_000  # bytes; larger ones would make the folder as large as the data
 
 
@@ -45,10 +47,17 @@ class _Columns:
     truth: list[int]
 
 
-def write_explorer(folder: Path, title: str, records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> Path | None:
+def write_explorer(
+    folder: Path,
+    title: str,
+    records: Sequence[Record],
+    rows: Sequence[dict[str, Any]],
+    history: Mapping[int, Sequence[tuple[int, float, float]]] | None = None,
+) -> Path | None:
     """Write folder/index.html and its data; the page's path, None for more than 200,000 examples.
 
     rows: one per record, with the columns of weights.parquet (weight, loss, step_scores, step_weights, known_good).
+    history: by the number of the record, (update, weight, pull), for those that the run followed.
     """
     if len(rows) > _MOST:
         return None
@@ -58,7 +67,8 @@ def write_explorer(folder: Path, title: str, records: Sequence[Record], rows: Se
         write_atomically(part / "columns.js", f"window.COLUMNS={_json(vars(columns))}\n".encode())
         for number in range(math.ceil(len(rows) / _CHUNK)):
             place = slice(number * _CHUNK, (number + 1) * _CHUNK)
-            whole = [_whole(record, row) for record, row in zip(records[place], rows[place], strict=True)]
+            found = zip(range(len(rows))[place], records[place], rows[place], strict=True)
+            whole = [_whole(record, row, (history or {}).get(i, ())) for i, record, row in found]
             text = f"window.addRows({number},{_json(whole)})\n"
             write_atomically(part / "rows" / f"{number}.js", text.encode())
         page = _page(title, has_truth=any(value >= 0 for value in columns.truth))
@@ -92,7 +102,7 @@ def _columns(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> _Colu
     )
 
 
-def _whole(record: Record, row: dict[str, Any]) -> dict[str, Any]:
+def _whole(record: Record, row: dict[str, Any], moments: Sequence[tuple[int, float, float]]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "question": record.question,
         "steps": list(record.steps),
@@ -101,6 +111,11 @@ def _whole(record: Record, row: dict[str, Any]) -> dict[str, Any]:
     }
     if row.get("step_weights") is not None:
         found["weights"] = _rounded(row["step_weights"])
+    if moments:
+        thin = moments[:: math.ceil(len(moments) / _MOMENTS)]
+        found["history"] = [list(moment) for moment in thin]
+        pulls = [pull for _, _, pull in moments]
+        found["pulls"] = [len(pulls), sum(pull > 0 for pull in pulls), sum(pulls) / len(pulls)]
     image = _image(record)
     return found | ({"image": image} if image else {})
 

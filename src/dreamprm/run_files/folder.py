@@ -62,7 +62,7 @@ good checkpoint, it is said, and it stands in the checkpoints from then on.
 """
 
 _SETTLED = ("config.yaml", "metrics.jsonl", "checkpoints", "prm", "weigher.safetensors", "weights.parquet")
-_SETTLED += ("examples.parquet", "results.json", "report.html")
+_SETTLED += ("history.jsonl", "examples.parquet", "results.json", "report.html")
 _HASH = "# hash of what stands above: "
 _MAX_CONFIG = 2**20
 _PASSING = ("resume", "run_dir", "stop_at", "plan", "show_prompts")
@@ -207,7 +207,7 @@ def _take_away_unused(folder: Path) -> None:
     metrics = folder / "metrics.jsonl"
     if (folder / "checkpoints").exists() or (metrics.exists() and metrics.stat().st_size):
         return
-    for name in ("metrics.jsonl", "config.yaml", ".lock"):
+    for name in ("metrics.jsonl", "history.jsonl", "config.yaml", ".lock"):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else lies there
         folder.rmdir()

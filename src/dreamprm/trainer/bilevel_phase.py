@@ -42,6 +42,9 @@ class BilevelPhase:
         self.optimizer = build_optimizer(settings.inner.optimizer, run.trainable().values())
         self.lookahead = build_lookahead(settings.hypergradient, run.prm, self.optimizer, settings.inner.clip_norm)
         self.weighing = WeigherUpdate(run) if run.learns_weights else None
+        self.seen: list[
+            tuple[Sequence[int], Tensor, Tensor | None]
+        ] = []  # rows, their weights, which of them are steps
         self.optimizers = {"inner": self.optimizer}
         if self.weighing is not None:
             self.optimizers["outer"] = self.weighing.optimizer
@@ -68,6 +71,7 @@ class BilevelPhase:
         self.lookahead.num_updates = (
             run.counters.outer_updates
         )  # a resumed run checks itself when one would that went on
+        self.seen.clear()
         losses: list[Tensor] = []
         weights: list[Tensor] = []
         for micro in pieces(rows, inner.batch_size):
@@ -79,6 +83,9 @@ class BilevelPhase:
                 features = from_batch(batch, logits, each)
                 weight = run.weigher(features)
                 run.weigher.observe(features)
+                if record and run.history is not None and run.history.due(run.update):
+                    weight.retain_grad()
+                    self.seen.append((own_part(micro), weight, batch.step_mask if run.weigher.per_step else None))
                 counted = _of_steps(run, batch, logits) if run.weigher.per_step else each
                 self.lookahead.backward(counted, weight * num_processes() / len(rows))
             losses.append(each.detach())
@@ -108,6 +115,7 @@ class BilevelPhase:
         for rows in earlier:
             self.lookahead.accumulate_outer(self._outer_loss(rows))
         status = self.lookahead.backward_outer(self._outer_loss(last))
+        self._remember()
         report = self.lookahead.report
         numbers = {"outer_loss": report["outer_loss"]}
         if "check" in report:
@@ -116,6 +124,26 @@ class BilevelPhase:
             numbers["sum_rule"] = report["sum_rule"]
             run.counters.sum_rule = max(run.counters.sum_rule or 0.0, report["sum_rule"])
         return numbers | weighing.step(update, status)
+
+    def _remember(self) -> None:
+        """This update's weights and pulls into the run's history; of a chain with weights of steps mean and sum."""
+        run, seen = self.run, self.seen
+        if run.history is None or not seen:
+            return
+        scale = -sum(len(rows) for rows, _, _ in seen)
+        weights: list[Tensor] = []
+        pulls: list[Tensor] = []
+        for _, weight, mask in seen:
+            pull = torch.zeros_like(weight) if weight.grad is None else weight.grad * scale
+            if mask is None:
+                mask = torch.ones_like(weight[:, None])
+                pull, weight = pull[:, None], weight[:, None]
+            weights.append((weight.detach() * mask).sum(1) / mask.sum(1).clamp(min=1))
+            pulls.append((pull * mask).sum(1))
+        rows = torch.tensor([row for own, _, _ in seen for row in own])
+        columns = [everywhere(column).tolist() for column in (rows, torch.cat(weights), torch.cat(pulls))]
+        run.history.add(run.update, *columns)
+        seen.clear()
 
     def _outer_loss(self, rows: Sequence[int]) -> Tensor:
         """The outer loss of a micro-batch of meta chains."""

@@ -21,6 +21,7 @@ from dreamprm.metrics import PhaseName
 from dreamprm.progress import RunProgress
 from dreamprm.report.explorer import write_explorer
 from dreamprm.report.model_card import CardFacts, write_model_card
+from dreamprm.run_files.history import read_history
 from dreamprm.run_files.weight_tables import weight_figures, write_weights
 from dreamprm.sources import RunData, known_good
 from dreamprm.trainer.baselines import compare_with_baselines
@@ -52,7 +53,8 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
     keys = [record.key for record in run.train]
     save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     write_weights(folder, run.train, rows)
-    write_explorer(folder / "explorer", f"{settings.name}, seed {settings.seed}", run.train, rows)
+    title = f"{settings.name}, seed {settings.seed}"
+    write_explorer(folder / "explorer", title, run.train, rows, read_history(folder))
     found = evidence(run, run.before, after)
     results = {
         "experiment": settings.name,

@@ -24,6 +24,7 @@ from dreamprm.prm.collate import Collator
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
 from dreamprm.run_files.folder import run_folder, save_settings
+from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import RunData, check_needs, load_data
 from dreamprm.sources.refusals import refuse
 from dreamprm.sources.sample import sample
@@ -56,6 +57,7 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     resume_at = resume_run(run, enter_phase) if settings.resume else None
     _announce(run, data, resume_at)
     progress = run_progress(run)
+    run.history = _history(run, resume_at)
     metrics, tracker = _files(settings, run, resume_at) if is_first() else (None, None)
     try:
         with StopRequest() as stop:
@@ -79,6 +81,17 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
         print_results(results)
         say(f"report: {report}")
     return run.folder
+
+
+def _history(run: Run, resume_at: int | None) -> WeightHistory | None:
+    """None where no weight is learned."""
+    inner = run.settings.inner
+    if not run.learns_weights or not len(run.train):
+        return None
+    per_update = inner.batch_size * inner.accumulate // run.settings.outer.every
+    history = WeightHistory.of_run(run.folder, len(run.train), per_update, run.num_updates, is_first())
+    history.begin(resume_at)
+    return history
 
 
 def _files(settings: TrainConfig, run: Run, resume_at: int | None) -> tuple[MetricsFile, Tracker | None]:

@@ -16,6 +16,7 @@ from dreamprm.distributed import everyone, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
+from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import DenseLoss
 from dreamprm.sources.sampler import EpochSampler
 from dreamprm.weigher import Weigher
@@ -72,6 +73,7 @@ class Run:
     Its models: prm, weigher; dense_loss, where the source has dense targets; `collator` knows the training domains,
         `judge` makes batches of chains from anywhere (meta, test, cold start).
     Its data: train, meta, test, cold; samplers, which draw from them.
+    history: what becomes of single examples, where the run keeps that.
     Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
         update is due; counters; before, the judgement of the PRM that the bilevel phase began with.
     What its checkpoints remember besides: digests of the data, and of what the model was read from; changes of settings
@@ -98,6 +100,7 @@ class Run:
     phase: Phase | None = None
     counters: Counters = field(default_factory=Counters)
     before: Judged | None = None
+    history: WeightHistory | None = None
 
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     model_digests: dict[str, str] = field(default_factory=dict)

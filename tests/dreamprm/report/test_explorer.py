@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -67,6 +68,44 @@ def test_it_sorts_searches_filters_and_opens(tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_an_example_shows_its_weight_over_time_and_what_is_like_it(tmp_path: Path) -> None:
+    records, rows = _rows(2500)
+    history = {
+        7: [(number, 1 + number / 10, (-1) ** number * 0.5 + 0.25) for number in range(200)],
+        8: [(3, 1.0, -0.5)],
+    }
+    page = write_explorer(tmp_path / "explorer", "a run", records, rows, history)
+    assert page is not None
+    shown = _shown(page, "by=loss&open=7", tmp_path)
+    assert "At 100 of 200 updates its own step lowered the outer loss (mean pull 0.25)" in shown
+    assert "on the whole it was pushed up" in shown
+    curves = re.findall(r'<polyline points="([^"]*)"', shown)
+    assert [len(curve.split()) for curve in curves] == [50, 50]  # thinned
+    assert 'aria-label="weight from 1.000 at update 0 to 20.600 at update 196, between 1.000 and 20.600"' in shown
+    # "How many red? 7" shares all words but one with every other; no question is nearer than another: the first five.
+    found = re.findall(r"<button>([\d.]+) +([\d.]+) +domain \d · How many red\? (\d+)</button>", shown)
+    assert [int(number) for _, _, number in found] == [0, 1, 2, 3, 4]
+    shown = _shown(page, "by=loss&open=8", tmp_path)
+    assert "on the whole it was pushed down" in shown
+    assert "<polyline" not in _shown(page, "by=loss&open=9", tmp_path)
+
+
+@needs_chromium
+def test_the_nearest_share_rare_words(tmp_path: Path) -> None:
+    records, rows = _rows(300)
+    for number, question in ((5, f"A zebra of {HOSTILE}"), (250, f"zebra {HOSTILE}"), (9, "A zebra")):
+        records[number] = dataclasses.replace(records[number], question=question)
+    page = write_explorer(tmp_path / "explorer", "a run", records, rows)
+    assert page is not None
+    shown = _shown(page, "by=loss&open=9", tmp_path)
+    near = re.findall(r"<button>[\d.]+ +[\d.]+ +domain \d · ([^<]*)</button>", shown)
+    assert "zebra" in near[0]
+    assert "zebra" in near[1]
+    assert "broken</title>" not in shown
+    assert "<img src=x" not in shown
+
+
+@needs_chromium
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     page = write_explorer(tmp_path / "explorer", HOSTILE, *_rows(20, question=HOSTILE))
     assert page is not None
@@ -99,6 +138,7 @@ def test_100_000_rows_are_filtered_at_once(tmp_path: Path) -> None:
     assert int(found[1].replace(",", "")) == sum("777" in f"file:{i}:x how many red? {i}" for i in range(100_000))
     # 200 ms are promised on an idle core; a crowded one gets five times that before this fails.
     assert int(found[2]) < 1000
+    assert "Most like it" in _shown(page, "text=777&by=loss&open=0", tmp_path)
 
 
 def test_too_many_rows_make_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.evidence.fitting import figures
 from benchmarks.evidence.methods import MAIN, METHODS, Method
-from benchmarks.evidence.report import write_report
+from benchmarks.evidence.report import command_line, write_report
 from benchmarks.evidence.start import Start, load_start, prepare
 from dreamprm.evaluate.steps import auc
 from dreamprm.world import KINDS
@@ -38,6 +38,7 @@ def judged_cell(start: Start, method: Method) -> dict[str, Any]:
     began = time.process_time()
     outcome = method(start)
     found: dict[str, Any] = {"seconds": time.process_time() - began} | figures(outcome.judge, start.judged)
+    found["best_of_n"] = found[f"best_of_n_{outcome.how}"]
     wrong, mask = start.train.wrong, start.train.mask
     if outcome.trust is not None and bool(wrong.any()):
         trust = outcome.trust.expand_as(wrong).double()
@@ -68,7 +69,7 @@ def run_start(folder: Path, trouble: str, seed: int, judged: str, methods: list[
         part = path.with_suffix(".part")
         part.write_text(json.dumps(found))
         part.replace(path)
-        made.append(f"{trouble} {seed} {method}: best-of-8 {found['best_of_n_min']:.3f}, {found['seconds']:.0f} s")
+        made.append(f"{trouble} {seed} {method}: best-of-8 {found['best_of_n']:.3f}, {found['seconds']:.0f} s")
         print(made[-1], flush=True)
     return made
 
@@ -134,8 +135,8 @@ def main() -> None:
         (c for c in cells if (c["trouble"], c["seed"], c["method"]) in wanted), key=lambda c: order.index(c["trouble"])
     )
     first = load_start(options.folder, *plan[0][:2], options.judged)
-    command = "python -m benchmarks.evidence " + " ".join(sys.argv[1:])
-    print(write_report(cells, self_consistency(first), command.strip(), options.folder))
+    command = command_line("benchmarks.evidence", sys.argv[1:])
+    print(write_report(cells, self_consistency(first), command, options.folder))
 
 
 def run_plan(plan: list[tuple[str, int, list[str]]], options: argparse.Namespace) -> None:

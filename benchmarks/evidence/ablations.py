@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.evidence.ablation_measures import ABLATIONS, Ablation, Found
 from benchmarks.evidence.drawing import draw_lines
-from benchmarks.evidence.report import REPORTS, commit, interval, interval_of
+from benchmarks.evidence.report import REPORTS, command_line, commit, interval, interval_of
 from benchmarks.evidence.start import Start, load_start
 
 Kept = dict[str, dict[str, list[Found]]]
@@ -140,10 +140,10 @@ def main() -> None:
     lines = [
         f"# What makes the signal, one thing at a time: {today}",
         "",
-        f"`python -m benchmarks.evidence.ablations {' '.join(sys.argv[1:])}`".replace(" `", "`")
-        + f" at commit {commit()}. AUC of the trust against the truth, of steps / of chains (.5 says nothing), unless "
-        "a section says otherwise; test seeds, Student's 95 % intervals over them. A name after the command prints one "
-        'section. What follows "Outcome:" is written by hand.',
+        f"`{command_line('benchmarks.evidence.ablations', sys.argv[1:])}` at commit {commit()}. AUC of the trust "
+        "against the truth, of steps / of chains (.5 says nothing), unless a section says otherwise; test seeds, "
+        'Student\'s 95 % intervals over them. A name after the command prints one section. What follows "Outcome:" is '
+        "written by hand.",
     ]
     for name, by_trouble in kept.items():
         ablation = ABLATIONS[name]

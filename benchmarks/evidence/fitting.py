@@ -68,10 +68,10 @@ def scores(judge: Judge, chains: Chains) -> Tensor:
 
 
 def figures(judge: Judge, chains: Chains) -> dict[str, float]:
-    """Best-of-N accuracy of the weakest step's and of the mean score, AUC of steps and of chains."""
+    """Best-of-N accuracy and AUC of chains by the weakest step's, the last one's and the mean score, AUC of steps."""
     z = scores(judge, chains)
     found: dict[str, float] = {}
-    for how in ("min", "mean"):
+    for how in ("min", "last", "mean"):
         value = aggregate(z, chains.mask, how)
         found[f"best_of_n_{how}"] = float(np.mean(_picked(value, chains)))
         found[f"chain_auc_{how}"] = float(auc(chains.correct.numpy() > 0.5, value.double().numpy()))

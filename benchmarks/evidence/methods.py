@@ -47,10 +47,12 @@ SHARPNESS = 2.0
 
 @dataclass
 class Outcome:
-    """trust: (N, S) or (N, 1), higher means trusted more; None where a method has no opinion."""
+    """trust: (N, S) or (N, 1), higher means trusted more; None where a method has no opinion.  how: the aggregate
+    of the steps by which its judge chooses."""
 
     judge: Judge
     trust: Tensor | None = None
+    how: str = "min"
 
 
 Method = Callable[[Start], Outcome]
@@ -237,8 +239,8 @@ def meta_added(start: Start) -> Outcome:
 
 
 def outcome_model(start: Start) -> Outcome:
-    """An outcome reward model: the meta set's outcomes at the last step."""
-    return Outcome(on_meta(start, "last"))
+    """An outcome reward model: the meta set's outcomes at the last step, by which it chooses too."""
+    return Outcome(on_meta(start, "last"), how="last")
 
 
 def meta_judge_filters(start: Start) -> Outcome:
@@ -371,7 +373,14 @@ MAIN = (
     "combined_and_meta",
 )
 """Those that run on every trouble."""
-_ON_OUTCOMES = ("meta_directly", "meta_added", "outcome_model", "step_table_and_meta", "posterior_and_meta")
+_ON_OUTCOMES = (
+    "meta_directly",
+    "meta_added",
+    "outcome_model",
+    "meta_judge_filters",
+    "posterior",
+    "posterior_and_meta",
+)
 _LEARNED = ("online_", "domain_", "instance_", "step_", "combined", "published", "cleaned")
 KINDS_OF_METHODS = {
     name: "bound"

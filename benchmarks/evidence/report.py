@@ -20,10 +20,10 @@ from scipy import stats
 from benchmarks.evidence.drawing import Interval, draw_dots
 from benchmarks.evidence.methods import KINDS_OF_METHODS
 
-__all__ = ["commit", "interval", "interval_of", "kept_reading", "write_report"]
+__all__ = ["command_line", "commit", "interval", "interval_of", "kept_reading", "write_report"]
 
 REPORTS = Path(__file__).parents[1] / "reports"
-FIGURE = "best_of_n_min"
+FIGURE = "best_of_n"
 REFERENCES = ("no_selection", "meta_directly", "meta_added")
 READING = "## Reading (written by hand; everything else here is printed)"
 DRAWN = ("crowd", "flips", "clean")
@@ -42,6 +42,13 @@ def interval(values: Sequence[float]) -> str:
     """The same as text."""
     mean, low, high = interval_of(values)
     return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def command_line(module: str, arguments: Sequence[str]) -> str:
+    """The command that printed a report; the folders of this machine are left out."""
+    places = [place for place, word in enumerate(arguments) if word in ("--folder", "--data")]
+    dropped = {place + more for place in places for more in (0, 1)}
+    return " ".join(["python -m", module, *(w for place, w in enumerate(arguments) if place not in dropped)])
 
 
 def kept_reading(path: Path) -> list[str]:
@@ -66,7 +73,8 @@ def write_report(cells: list[dict[str, Any]], baselines: dict[str, float], comma
         f"`{command}` at commit {commit()}; torch {torch.__version__}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores, one thread per process.",
         "",
-        f"Best-of-8 by the weakest step on the {cells[0]['judged']} questions, the same for all: {named}. Intervals "
+        f"Best-of-8 by the weakest step (the outcome model: by the last) on the {cells[0]['judged']} questions, the "
+        f"same for all: {named}. Intervals "
         "are Student's, 95 %, over seeds. Trust AUC: the trust that a method ends with against the truth.",
         "",
         *_figure(cells, baselines, path.with_suffix(".svg")),

@@ -57,10 +57,10 @@ def main() -> None:
                 for name, loss in LOSSES.items():
                     cell = judged_cell(start, RIVALS[rival](loss))
                     found.setdefault((rival, name), {}).setdefault(trouble, []).append(cell)
-                    print(f"{trouble} {seed} {rival}, {name}: {cell['best_of_n_min']:.3f}", flush=True)
+                    print(f"{trouble} {seed} {rival}, {name}: {cell['best_of_n']:.3f}", flush=True)
     print(f"\n| rival | outer loss | {' | '.join(troubles)} | mean |", "|---" * (len(troubles) + 3) + "|", sep="\n")
     for (rival, name), cells in found.items():
-        best = {t: statistics.fmean(cell["best_of_n_min"] for cell in cells[t]) for t in troubles}
+        best = {t: statistics.fmean(cell["best_of_n"] for cell in cells[t]) for t in troubles}
         shown = []
         for trouble in troubles:
             trust = [cell["trust_step_auc"] for cell in cells[trouble] if "trust_step_auc" in cell]

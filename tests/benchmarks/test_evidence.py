@@ -106,7 +106,7 @@ def test_every_method_trains_and_says_whom_it_trusts(start, monkeypatch, tmp_pat
     monkeypatch.setattr(online, "published", functools.partial(online.published, updates=12))
     cells = [run_cell(start, name) | {"judged": "test"} for name in METHODS]
     for cell in cells:
-        assert 0 <= cell["best_of_n_min"] <= 1
+        assert 0 <= cell["best_of_n"] <= 1
         assert cell.get("trust_step_auc", 0.5) == pytest.approx(0.5, abs=0.5)
     learned = {cell["method"] for cell in cells if "trust_step_auc" in cell}
     assert {"step_table", "instance_table", "domain_table", "small_loss"} <= learned

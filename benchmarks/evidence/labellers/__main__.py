@@ -26,6 +26,7 @@ from benchmarks.evidence.labellers.fitting import figures
 from benchmarks.evidence.labellers.learned import Start, make_start
 from benchmarks.evidence.labellers.methods import METHODS
 from benchmarks.evidence.labellers.report import write_report
+from benchmarks.evidence.report import command_line
 from dreamprm.errors import UserError
 from dreamprm.sources.labellers_source import Row, place_of, read_rows
 
@@ -100,10 +101,10 @@ def main() -> None:
     methods = set(options.methods.split(","))
     read = [json.loads(path.read_text()) for path in sorted(cells.glob(f"{options.judged}-*.json"))]
     read = [cell for cell in read if cell["seed"] in seeds and cell["method"] in methods]
-    command = "python -m benchmarks.evidence.labellers " + " ".join(sys.argv[1:])
+    command = command_line("benchmarks.evidence.labellers", sys.argv[1:])
     given = {options.judged: "test", options.assign: "question", options.labels: "rank"}
     suffix = [word for word, usual in given.items() if word != usual]
-    print(write_report(read, known_quality(questions), command.strip(), len(features), suffix))
+    print(write_report(read, known_quality(questions), command, len(features), suffix))
 
 
 if __name__ == "__main__":

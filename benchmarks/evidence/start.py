@@ -1,8 +1,8 @@
 """Where all methods of a (trouble, seed) start: the base's upper part, the same after a cold start on the troubled pool
 itself, and every chain as vectors below it.
 
-Everything under the last feed-forward block stays the base's (`base.py`), so the vectors of all chains are computed
-once for all troubles and seeds, and training the upper part is a matter of seconds.
+Everything under the last feed-forward block stays the shipped reader's (`dreamprm.world.build_reader`): the vectors of
+all chains are computed once for all troubles and seeds, and training the upper part is a matter of seconds.
 
 Shapes: N chains, S steps, D hidden width.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.base import lab_base
 from benchmarks.evidence.chains import Chains, as_chains, encode
 from benchmarks.evidence.fitting import train_on
 from benchmarks.evidence.judge import Judge, upper_part
 from dreamprm.data.record import Record
-from dreamprm.world import check_disjoint, load
+from dreamprm.prm import PRM
+from dreamprm.world import check_disjoint, load, reader_folder
 
 __all__ = ["Start", "load_start", "prepare"]
 
@@ -48,7 +48,7 @@ def _world(folder: Path) -> tuple[dict[str, Tensor], dict[str, int], Tensor]:
     """The base's upper part, key -> row, and the states of every chain of the world; computed once per folder."""
     path = folder / "states.pt"
     if not path.is_file():
-        prm = lab_base(folder / "base.pt")
+        prm = PRM.from_pretrained(reader_folder())
         records: dict[str, Record] = {}
         for kind in _TROUBLES_OF_ALL_CHAINS:
             for record in _every(kind):
@@ -84,7 +84,7 @@ def _count(off_target: bool) -> int:
 
 
 def load_start(folder: Path, trouble: str, seed: int, judged: str, cold_updates: int = COLD_UPDATES) -> Start:
-    """The start of a trouble and a seed, from the folder's base and states, which are made where there are none."""
+    """The start of a trouble and a seed, from the folder's states, which are made where there are none."""
     upper, rows, states = _world(folder)
     train, meta, test = load("train", trouble=trouble, seed=seed), load("meta"), load(judged)
     check_disjoint(

@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "Quantize",
     "Side",
+    "Trained",
     "Trouble",
     "Vision",
     "Voting",
@@ -85,6 +86,14 @@ class Vision(Choice):
     trained = "trained"
     frozen = "frozen"
     cached = "cached"
+
+
+class Trained(Choice):
+    """How much of the model is trained: `whole`, or what is left by the other settings; `last_feed_forward`: the last
+    layer's feed-forward block, the final norm and the head, all below computed once per chain and kept."""
+
+    whole = "whole"
+    last_feed_forward = "last_feed_forward"
 
 
 class Side(Choice):

@@ -7,7 +7,6 @@ import torch
 from benchmarks.evidence import ablation_measures, ablations, methods, online, report
 from benchmarks.evidence.__main__ import planned, run_cell, self_consistency
 from benchmarks.evidence.ablation_measures import ABLATIONS, exact, finite_difference
-from benchmarks.evidence.base import train_matching
 from benchmarks.evidence.chains import as_chains, encode
 from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge, upper_part
@@ -17,6 +16,7 @@ from benchmarks.evidence.start import Start
 
 from dreamprm.prm import PRM
 from dreamprm.world import KINDS, base_folder, load
+from dreamprm.world.build_reader import train_matching
 
 
 @pytest.fixture(scope="module")

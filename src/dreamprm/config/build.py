@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dreamprm import weigher
-from dreamprm.choices import Device, Precision, Quantize, Side, Vision
+from dreamprm.choices import Device, Precision, Quantize, Side, Trained, Vision
 from dreamprm.config.schema import HypergradientConfig, ModelConfig
 from dreamprm.errors import ConfigError, UserError
 from dreamprm.policy import Policy, PolicyConfig
@@ -94,6 +94,8 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     if settings.gradient_checkpointing:
         model: Any = prm.model
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.trained is Trained.last_feed_forward:
+        _keep_states(prm, settings)
     if settings.freeze_layers:
         if settings.lora.rank:
             raise ConfigError("model.freeze_layers and model.lora.rank exclude one another: adapters freeze the base")
@@ -108,6 +110,24 @@ def build_prm(settings: ModelConfig, precision: Precision, device: torch.device)
     if settings.vision is not Vision.trained:
         _freeze_vision(prm, settings)
     return prm.to(device)
+
+
+def _keep_states(prm: Any, settings: ModelConfig) -> None:
+    """Raises ConfigError for the settings that say otherwise what is trained."""
+    others: dict[str, bool] = {
+        "model.lora.rank": settings.lora.rank > 0,
+        "model.freeze_layers": settings.freeze_layers > 0,
+        "model.quantize": settings.quantize is not Quantize.none,
+        "model.vision": settings.vision is not Vision.trained,
+    }
+    if odd := [name for name, is_set in others.items() if is_set]:
+        raise ConfigError(
+            f"model.trained=last_feed_forward freezes all below that block, images too: leave {odd[0]} at its default"
+        )
+    try:
+        prm.freeze_below_last_feed_forward(folder=settings.features)
+    except ValueError as error:
+        raise ConfigError(f"model.trained=last_feed_forward: {error}") from error
 
 
 def _model_path(settings: ModelConfig | PolicyConfig) -> str:

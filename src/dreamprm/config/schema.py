@@ -11,7 +11,7 @@ from typing import get_args
 
 from bilevel.lookahead.product_table import PRODUCTS
 from bilevel.lookahead.words import AdamDerivative, Check
-from dreamprm.choices import Device, HeadKind, Judge, Layout, Precision, Quantize, Side, Vision
+from dreamprm.choices import Device, HeadKind, Judge, Layout, Precision, Quantize, Side, Trained, Vision
 from dreamprm.config.optimizers import SGD, Adam, AdamW, OptimizerSettings, RowAdamSettings
 from dreamprm.config.schedule import Cosine, Schedule
 from dreamprm.data.file_data import DataSettings, FileData
@@ -60,8 +60,8 @@ class ModelConfig(Settings):
 
     path: str = setting(
         "world",
-        "world: the shipped tiny InternVL; package:NAME/FOLDER of an installed package, a GGUF file of it too; "
-        "a folder; a hub name",
+        "world: the shipped tiny InternVL; world_reader: after image-text matching; package:NAME/FOLDER of an "
+        "installed package, a GGUF file of it too; a folder; a hub name",
     )
     head: HeadKind | None = setting(
         HeadKind.generative, "how it is read at a step; null: as the folder says, else generative"
@@ -81,6 +81,9 @@ class ModelConfig(Settings):
         None, "only that many of a text model's layers, the lowest, are read and kept; null: all", least=1
     )
     freeze_layers: int = setting(0, "lower layers of a text model that stay as they are, with its embeddings", least=0)
+    trained: Trained = setting(
+        Trained.whole, "last_feed_forward: only the last block behind attention, a chain being a few kept vectors"
+    )
     features: str | None = setting(None, "folder that keeps frozen layers' output between runs; null: in memory only")
     dropout: float | None = setting(None, "every dropout probability of the model; null leaves them", least=0, below=1)
     gradient_checkpointing: bool = setting(False, "compute activations anew in the backward pass: slower, less memory")

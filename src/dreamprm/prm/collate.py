@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamprm.data.readers.images import MAX_PIXELS, ImageError, load_image
 from dreamprm.data.record import Image, Record, RecordError
 from dreamprm.prm.families import row_examples
+from dreamprm.prm.feature_cache import content_name
 from dreamprm.prm.prompt import Prompt, Rendered, render, tokenizer_of
 from dreamprm.prm.tokens import locate, special_tokens_option
 
@@ -33,6 +34,7 @@ class Batch:
     `label_mask` is false.  correct: 1 or 0 for the chain's final answer, NaN where it is not known.
     index: the example's row in its data set (-1 where it has none).  domain: -1 where domains are not in use.
     row_examples: module-name prefix -> example of each leading row of that module's input (see prm/rows.py).
+    encoded: the examples one by one, as the processor gave them, on the CPU.
     """
 
     inputs: dict[str, Tensor]
@@ -45,6 +47,7 @@ class Batch:
     domain: Int[Tensor, " B"]
     keys: list[str]
     row_examples: dict[str, Tensor] = field(default_factory=dict)
+    encoded: Sequence[Encoded] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,6 +70,16 @@ class Encoded:
     sequences: dict[str, Tensor]
     stacks: dict[str, Tensor]
     positions: list[int]
+    _name: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """A name for what the model reads and where it is judged, to the last bit; computed once."""
+        if not self._name:
+            parts = sorted({**self.sequences, **self.stacks}.items())
+            note = f"{[name for name, _ in parts]} {self.positions}"
+            self._name.append(content_name(*(value for _, value in parts), note=note))
+        return self._name[0]
 
 
 @dataclass(slots=True)
@@ -132,6 +145,7 @@ class Collator:
             domain=torch.tensor([self._domain(record) for record in chains]),
             keys=[record.key for record in chains],
             row_examples=row_examples(self.processor, [item.stacks for item in encoded]),
+            encoded=encoded,
         )
 
     def fits(self, record: Record) -> bool:

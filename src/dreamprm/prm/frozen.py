@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dreamprm.prm.feature_cache import FeatureStore, content_name
 
-__all__ = ["FrozenLayers"]
+__all__ = ["FrozenLayers", "layer_list"]
 
 
 class _Stop(Exception):
@@ -36,7 +36,7 @@ class FrozenLayers:
     def __init__(
         self, body: nn.Module, num_layers: int, *, cache: bool = True, folder: str | Path | None = None
     ) -> None:
-        name, layers = _layer_list(body)
+        name, layers = layer_list(body)
         if not 0 < num_layers <= len(layers):
             raise ValueError(f"{num_layers} layers cannot be frozen: this model has {len(layers)}")
         if cache and getattr(getattr(body, "config", None), "vision_config", None) is not None:
@@ -112,7 +112,8 @@ def _pass_on(hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
     return hidden_states
 
 
-def _layer_list(body: nn.Module) -> tuple[str, nn.ModuleList]:
+def layer_list(body: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The path and the list of a text model's layers. Raises ValueError where there is not one such list."""
     config: Any = getattr(body, "config", None)
     count = None if config is None else getattr(config.get_text_config(), "num_hidden_layers", None)
     lists = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]

@@ -30,6 +30,7 @@ from dreamprm.prm.heads import (
     gather_steps,
     output_rows,
 )
+from dreamprm.prm.kept_states import KeptStates
 from dreamprm.prm.prompt import Prompt
 from dreamprm.prm.quantized import keep_layout
 from dreamprm.prm.shared_prefix import SharedPrefixScorer, same_start, shares_prefix
@@ -74,6 +75,7 @@ class PRM(nn.Module):
         self.labels = label_tokens(processor, self.prompt) if self.kind is HeadKind.generative else None
         self.head = self._build_head()
         self.frozen: FrozenLayers | None = None
+        self.kept: KeptStates | None = None
         self.vision: CachedVision | None = None
         self.num_shared_groups = 0  # questions whose candidates were scored together, see SharedPrefixScorer
         self.collator()  # wrong collation settings show now, not at the first batch
@@ -115,6 +117,9 @@ class PRM(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "B S"]:
         """The log-odds that each step is right, in float32; 0 where there is no step."""
         inputs = self._arguments(batch.inputs)
+        if self.kept is not None:
+            log_odds = self.read(self.kept.hidden(self._run_body, inputs, batch))
+            return torch.where(batch.step_mask, log_odds, torch.zeros_like(log_odds))
         with contextlib.ExitStack() as kept:
             if self.vision is not None:
                 kept.enter_context(self.vision.serve())
@@ -163,6 +168,13 @@ class PRM(nn.Module):
         """
         self.frozen = FrozenLayers(self.body, num_layers, cache=cache, folder=folder)
 
+    def freeze_below_last_feed_forward(self, *, folder: str | Path | None = None) -> None:
+        """Freeze all but the last feed-forward block, the final norm and the head; see `KeptStates`."""
+        if self.kind is HeadKind.token_classification:
+            raise ValueError("a token classifier is trained whole, or with model.freeze_layers")
+        self.transformer.requires_grad_(False)
+        self.kept = KeptStates(self.body, folder=folder)
+
     def freeze_vision(self, *, cache: bool = False, megabytes: int = 1024, folder: str | Path | None = None) -> None:
         """Freeze the vision tower; with `cache` its output is computed once per image and kept, up to that much memory.
 
@@ -174,7 +186,7 @@ class PRM(nn.Module):
 
     def flush_features(self) -> None:
         """Write what frozen parts have computed into the folders that were set for it."""
-        for part in (self.frozen, self.vision):
+        for part in (self.frozen, self.kept, self.vision):
             if part is not None:
                 part.store.flush()
 

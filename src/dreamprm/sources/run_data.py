@@ -18,7 +18,7 @@ from dreamprm.sources.file_source import FileSource, SplitFileData
 from dreamprm.sources.labellers_source import LabellersData, LabellersSource
 from dreamprm.sources.pool_source import PoolData, PoolSource
 from dreamprm.sources.source import DenseLoss, HeldOut, NoSource, Source
-from dreamprm.sources.world_source import MODEL, WorldData, WorldMeta, WorldMetaSource, WorldSource
+from dreamprm.sources.world_source import MODEL, READER, WorldData, WorldMeta, WorldMetaSource, WorldSource
 
 __all__ = ["SOURCES", "RunData", "check_needs", "known_good", "load_data", "model_folder", "named_split"]
 
@@ -32,7 +32,7 @@ SOURCES: dict[str, tuple[type[DataSettings], type[Source]]] = {
 }
 """The word of `data.kind` and `meta.kind` -> (settings, what answers for it): the line that a new source adds."""
 
-_BRINGING: dict[str, type[Source]] = {MODEL: WorldSource}
+_BRINGING: dict[str, type[Source]] = {MODEL: WorldSource, READER: WorldSource}
 """Sources that bring a model folder and chains of their own, by the word that names both."""
 
 
@@ -90,7 +90,7 @@ def load_data(settings: Any) -> RunData:
 
 def model_folder(path: str) -> Path | None:
     """The folder of the model that a source brings under this name; None where no source has one of that name."""
-    return _BRINGING[path].model_folder() if path in _BRINGING else None
+    return _BRINGING[path].model_folder(path) if path in _BRINGING else None
 
 
 def named_split(path: str) -> list[Record] | None:

@@ -68,8 +68,8 @@ class Source:
         raise ValueError(f"there is no split {name}")
 
     @staticmethod
-    def model_folder() -> Path | None:
-        """The folder of a model that comes with the source; `model.path` names it by the source's word."""
+    def model_folder(name: str) -> Path | None:
+        """The folder of a model that comes with the source, by the word that `model.path` has for it."""
         return None
 
 

@@ -17,10 +17,12 @@ from dreamprm.data.record import Record
 from dreamprm.setting import setting
 from dreamprm.sources.source import DenseLoss, Source
 
-__all__ = ["MODEL", "WorldData", "WorldMeta", "WorldMetaSource", "WorldSource"]
+__all__ = ["MODEL", "READER", "WorldData", "WorldMeta", "WorldMetaSource", "WorldSource"]
 
 MODEL = "world"
 """The word of `model.path` for the shipped tiny InternVL."""
+READER = "world_reader"
+"""And for the same after image-text matching."""
 
 
 @dataclass
@@ -63,8 +65,8 @@ class WorldSource(Source):
         return load(self.settings.judged, seed=self.settings.seed)
 
     def dense_loss(self, model_path: str, device: torch.device) -> DenseLoss | None:
-        """The loss on captions and solutions; they are written in the tokens of the world's own model."""
-        if model_path != MODEL:
+        """The loss on captions and solutions; they are written in the tokens of the world's own models."""
+        if model_path not in (MODEL, READER):
             return None
         from dreamprm.world.captions import dense_batch, dense_examples, dense_loss
 
@@ -82,10 +84,10 @@ class WorldSource(Source):
         return load(name)
 
     @staticmethod
-    def model_folder() -> Path | None:
-        from dreamprm.world import base_folder
+    def model_folder(name: str) -> Path | None:
+        from dreamprm.world import base_folder, reader_folder
 
-        return base_folder()
+        return {MODEL: base_folder, READER: reader_folder}[name]()
 
 
 @dataclass

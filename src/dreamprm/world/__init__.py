@@ -1,6 +1,7 @@
 """The embedded world: drawn images, questions with known steps, a tiny InternVL (policy and base), graded data."""
 
 from dreamprm.world.base_model import base_folder as base_folder
+from dreamprm.world.base_model import reader_folder as reader_folder
 from dreamprm.world.captions import DenseExample as DenseExample
 from dreamprm.world.captions import dense_batch as dense_batch
 from dreamprm.world.captions import dense_examples as dense_examples

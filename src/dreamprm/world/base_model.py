@@ -1,10 +1,10 @@
-"""Where the shipped base lies, and how it is loaded."""
+"""Where the shipped models lie, and how they are loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["base_folder"]
+__all__ = ["base_folder", "reader_folder"]
 
 
 def base_folder() -> Path:
@@ -14,3 +14,9 @@ def base_folder() -> Path:
     load it, with or without torchvision.
     """
     return Path(__file__).parent / "base"
+
+
+def reader_folder() -> Path:
+    """The folder of the base after image-text matching (`build_reader.py`), as `dreamprm.PRM.from_pretrained` loads it:
+    it can tell whether a text fits an image, as pretrained models can, and has judged no chain."""
+    return Path(__file__).parent / "reader"

@@ -107,6 +107,17 @@ def heads_on_meta(start: Start) -> Outcome:
     return Outcome(judge, by_domain(start, worth))
 
 
+def labellers_on_meta(start: Start) -> Outcome:
+    """A bound: all labellers have scored the meta chains too, and are weighted by the AUC of their own last scores. It
+    says how well a meta set of this size can order them at all."""
+    meta = start.split.meta
+    last = (meta.mask.sum(1) - 1)[:, None, None].expand(-1, 1, meta.scores.shape[-1])
+    scored, right = meta.scores.gather(1, last)[:, 0].double().numpy(), meta.correct.numpy() > 0.5
+    worth = [max(float(auc(right, scored[:, place])) - 0.5, 0.0) for place in range(scored.shape[1])]
+    weights = by_domain(start, torch.tensor(worth))
+    return Outcome(retrained(start, weights), weights)
+
+
 def best_alone(start: Start) -> Outcome:
     """A bound: the chains of the labeller of the best known quality."""
     values = torch.zeros(len(start.split.labellers))
@@ -195,12 +206,13 @@ METHODS: dict[str, Callable[[Start], Outcome]] = {
     "meta_directly": meta_directly,
     "meta_added": meta_added,
     "outcome_model": outcome_model,
+    "labellers_on_meta": labellers_on_meta,
     "best_alone": best_alone,
     "known_quality": known_quality,
     "all_seven": all_seven,
     "outcome_labels": outcome_labels,
 }
-BOUNDS = ("best_alone", "known_quality", "all_seven", "outcome_labels")
+BOUNDS = ("labellers_on_meta", "best_alone", "known_quality", "all_seven", "outcome_labels")
 """Those that know what nobody knows who has one label for each chain."""
 ON_META = ("meta_directly", "meta_added", "outcome_model")
 """Those whose judge is trained on the meta set."""

@@ -23,7 +23,7 @@ from dreamprm.evaluate.intervals import bootstrap
 __all__ = ["HOW", "write_report"]
 
 HOW = "last"  # the aggregate of the tables, and the weigher that is compared: both chosen on validation questions
-CHOSEN = {"question": "instance_table", "all": "domain_table"}
+CHOSEN = {"question": "instance_table", "all": "instance_table_positive"}
 FIGURES = {"best-of-8": "best_of_8", "AUC": "auc", "AUC within questions": "auc_within"}
 Cells = Sequence[Mapping[str, Any]]
 
@@ -139,7 +139,7 @@ def _weights(cells: Cells, quality: Mapping[str, float]) -> list[str]:
     lines.append(f"| *known quality* | {' | '.join(f'{quality[name]:.3f}' for name in names)} | | |")
     for method in _methods(cells):
         ranks = _by_seed(cells, method, "rank")
-        if ranks and method not in BOUNDS:
+        if ranks and (method not in BOUNDS or method == "labellers_on_meta"):
             means = [statistics.fmean(_by_seed(cells, method, f"weight_{name}").values()) for name in names]
             told = interval(list(ranks.values()))
             whole = float(stats.spearmanr(means, [quality[name] for name in names]).statistic)

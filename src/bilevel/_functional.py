@@ -3,6 +3,7 @@
 """torch.func's transforms and some matrix functions, with the types that the rest of the library relies on."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -31,6 +32,11 @@ def vmap(
 ) -> Callable[..., T]:
     """`function` over a batch; random numbers are the same for every member."""
     return torch.func.vmap(function, in_dims, out_dims, randomness="same", chunk_size=chunk_size)
+
+
+def outside_transforms() -> AbstractContextManager[None]:
+    """While open, tensors are made as if no transform of torch.func were at work."""
+    return cast(Any, torch._C)._DisableFuncTorch()
 
 
 def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:

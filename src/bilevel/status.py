@@ -28,6 +28,11 @@ class Status(Enum):
     )
 
     @property
+    def code(self) -> int:
+        """Its place among the members: under vmap, where no text can be, statuses are tensors of these."""
+        return list(Status).index(self)
+
+    @property
     def ok(self) -> bool:
         """Whether the result is what the method promises."""
         return self in (Status.DONE, Status.CONVERGED)

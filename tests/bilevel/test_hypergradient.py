@@ -347,15 +347,3 @@ def test_batch_norms_running_statistics_are_refused_with_the_way_out(name: str) 
     torch.func.replace_all_batch_norm_modules_(model)
     result = bilevel.hypergradient(*arguments, method=METHODS[name])
     assert result.outer_loss.isfinite()
-
-
-@pytest.mark.parametrize("solver", [bilevel.CG(), bilevel.Neumann(), bilevel.Nystrom(), bilevel.Direct()])
-def test_implicit_under_vmap_names_the_way_out(solver: bilevel.Solver) -> None:
-    known = testing.quadratic()
-
-    def grad(x: torch.Tensor) -> torch.Tensor:
-        arguments = (known.problem, known.params, {"x": x}, [known.inner_batch], known.outer_batch)
-        return bilevel.hypergradient(*arguments, method=bilevel.Implicit(solver)).grad["x"]
-
-    with pytest.raises(ValueError, match=r"under vmap.*loop over the batch"):
-        torch.func.vmap(grad)(torch.ones(3, 4, dtype=torch.float64))

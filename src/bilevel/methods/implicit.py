@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from .. import _tree as tree
 from .._products import check_product, gradients, hessian, mixed
 from .._randomness import Replayed
@@ -26,13 +29,16 @@ class Implicit:
     `params` are taken to be the solution: train them first; far from it the formula means nothing, which no status
     can tell. L and f are means over the inner batches. The solver waits for the device once per iteration.
 
+    Under vmap (of params, hyper, or anything that the losses hold) each member has its own solve, and how it went is in
+    `stats`, tensors that the vmapped function can return: "converged", "iterations", "residual".
+
     Args:
         solver: CG, Neumann, Nystrom, Direct, GMRES, BiCGSTAB or NormalCG; for a `Root` not CG or Nystrom.
         product: "jvp" or "vjp", see `bilevel._products`; a `Root` always takes one reverse pass per product.
 
     Raises:
         ValueError: a setting out of range, when built; a state (there is none); a solver for symmetric systems and a
-            `Root`; under vmap (solvers look at numbers).
+            `Root`; GMRES or BiCGSTAB under vmap (their recurrences look at numbers).
 
     Source: Pedregosa, arXiv 1602.02355; Rajeswaran et al., arXiv 1909.04630; Lorraine et al., arXiv 1911.02590.
     """
@@ -64,8 +70,7 @@ class Implicit:
             self._refuse_symmetric(problem)
             pull = pull_at([problem.residual_at(batch) for batch in inner_batches], params, hyper)
             solution, products = self._solve(lambda direction: pull(direction)[0], by_params)
-            if solution.status is Status.NEGATIVE_CURVATURE:  # of a minimum that a root need not be
-                solution = replace(solution, status=Status.CONVERGED)
+            solution = replace(solution, status=_without_curvature(solution.status))
             cross = pull(solution.x)[1]
             products += 1  # the values themselves
         else:
@@ -77,7 +82,17 @@ class Implicit:
             solution, products = self._solve(matvec, by_params)
             cross = mean([mixed(loss, params, hyper, solution.x, self.product) for loss in losses])
         passes = 1 + num * (products + solution.columns + solution.transposed)
-        stats = {"passes": passes, "iterations": solution.iterations, "residual": solution.residual}
+        converged = solution.status
+        if isinstance(converged, Status):
+            converged = converged.ok
+        else:
+            converged = (converged == Status.CONVERGED.code) | (converged == Status.DONE.code)
+        stats = {
+            "passes": passes,
+            "iterations": solution.iterations,
+            "residual": solution.residual,
+            "converged": converged,
+        }
         return Result(tree.add(total, cross, -1.0), value, params, None, solution.status, stats)
 
     def _solve(self, matvec: Matvec, rhs: Tensors) -> tuple[Solution, int]:
@@ -95,9 +110,9 @@ class Implicit:
             if "vmap" not in str(error) or "item()" not in str(error):
                 raise
             raise ValueError(
-                f"Implicit({type(self.solver).__name__}) under vmap: the solver looks at numbers to decide when to "
-                "stop, which a batch has no single answer for; loop over the batch and stack the results, or use "
-                "Unrolled, which stands under vmap"
+                f"Implicit({type(self.solver).__name__}) under vmap: the solver looks at numbers to decide what to do "
+                "next, which a batch has no single answer for; use CG, NormalCG, Neumann, Nystrom or Direct, whose "
+                "members end each for itself, or loop over the batch and stack the results"
             ) from error
 
     def _refuse_symmetric(self, problem: Root) -> None:
@@ -106,6 +121,13 @@ class Implicit:
                 f"Implicit(solver={type(self.solver).__name__}) solves symmetric systems, and that of a "
                 f"{type(problem).__name__} is not; use bilevel.GMRES(), BiCGSTAB(), NormalCG() or Direct()"
             )
+
+
+def _without_curvature(status: Status | Tensor) -> Status | Tensor:
+    """A root need not be a minimum: negative curvature is no failure of its solve."""
+    if isinstance(status, Status):
+        return Status.CONVERGED if status is Status.NEGATIVE_CURVATURE else status
+    return torch.where(status == Status.NEGATIVE_CURVATURE.code, Status.CONVERGED.code, status)
 
 
 def mean(parts: list[Tensors]) -> Tensors:

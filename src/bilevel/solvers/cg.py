@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from .. import _checks as checks
+from .. import _members as members
 from .. import _tree as tree
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, rescaled
+from .solver import Ends, Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class CG:
 
     Exact after as many iterations as A has distinct eigenvalues, up to rounding. The residual that is tested is the
     true one: when the recurrence claims convergence it is computed afresh, and if it is not small enough the method
-    starts again from where it is. Each iteration waits for the device once, to decide whether to go on.
+    starts again from where it is. Each iteration waits for the device, to decide whether to go on. Under vmap each
+    member of the batch ends for itself, and the loop when all have.
 
     Args:
         max_iterations: the most products with A, restarts included.
@@ -44,30 +48,33 @@ class CG:
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The solution, the iterate that converged included."""
         apply = damped(matvec, self.damping)
-        size = float(tree.norm(rhs))
+        size = tree.norm(rhs)
+        ends = Ends(size)
         x, residual = tree.zeros_like(rhs), rhs
         direction, square = residual, tree.dot(residual, residual)
         for iteration in range(1, self.max_iterations + 1):
             image = apply(direction)
             curvature = tree.dot(direction, image)
-            if not float(curvature) > 0.0:
-                finite = bool(tree.all_finite(image))
-                status = Status.NEGATIVE_CURVATURE if finite else Status.NOT_FINITE
-                return Solution(x, status, iteration, float(tree.norm(residual)) / size)
-            step = square / curvature
-            x = tree.add(x, direction, step)
-            residual = tree.add(residual, image, -step)
+            finite = tree.all_finite(image)
+            wrong = ~(curvature > 0.0)
+            ends.end(wrong & finite, Status.NEGATIVE_CURVATURE, iteration, tree.norm(residual))
+            ends.end(wrong & ~finite, Status.NOT_FINITE, iteration, tree.norm(residual))
+            step = members.ratio(square, curvature, ends.going)
+            x = members.choose(ends.going, tree.add(x, direction, step), x)
+            residual = members.choose(ends.going, tree.add(residual, image, -step), residual)
             new_square = tree.dot(residual, residual)
-            if float(new_square) ** 0.5 <= self.tolerance * size:
-                residual = tree.add(rhs, apply(x), -1.0)
-                relative = float(tree.norm(residual)) / size
-                if relative <= self.tolerance:
-                    return Solution(x, Status.CONVERGED, iteration, relative)
-                direction, square = residual, tree.dot(residual, residual)
-                continue
-            direction = tree.add(residual, direction, new_square / square)
-            square = new_square
-        residual = tree.add(rhs, apply(x), -1.0)
-        relative = float(tree.norm(residual)) / size
-        status = Status.CONVERGED if relative <= self.tolerance else Status.ITERATION_LIMIT
-        return Solution(x, status if relative == relative else Status.NOT_FINITE, self.max_iterations, relative)
+            claimed = ends.going & (new_square.sqrt() <= self.tolerance * size)
+            if members.anyone(claimed):
+                residual = members.choose(claimed, tree.add(rhs, apply(x), -1.0), residual)
+                length = tree.norm(residual)
+                ends.end(claimed & (length <= self.tolerance * size), Status.CONVERGED, iteration, length)
+                new_square = tree.dot(residual, residual)
+            if not members.anyone(ends.going):
+                return ends.solution(x)
+            turn = members.ratio(new_square, square, ends.going & ~claimed)
+            direction, square = tree.add(residual, direction, turn), new_square
+        length = tree.norm(tree.add(rhs, apply(x), -1.0))
+        ends.end(length <= self.tolerance * size, Status.CONVERGED, self.max_iterations, length)
+        ends.end(torch.isfinite(length), Status.ITERATION_LIMIT, self.max_iterations, length)
+        ends.end(ends.going, Status.NOT_FINITE, self.max_iterations, length)
+        return ends.solution(x)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from .. import _checks as checks
+from .. import _members as members
 from .. import _tree as tree
 from .._functional import eigh, svd, vmap
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, rescaled
+from .solver import Ends, Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,33 @@ class Direct:
 
         rows = vmap(row, chunk_size=self.chunk_size)(torch.eye(b.numel(), dtype=b.dtype, device=b.device))
         matrix = rows.mT  # (n, n): the i-th product is A's i-th column
-        if not bool(torch.isfinite(matrix).all()):
-            return Solution(rhs, Status.NOT_FINITE, b.numel(), float("nan"))
+        finite = torch.isfinite(matrix).all()
+        eye = torch.eye(b.numel(), dtype=b.dtype, device=b.device)
+        matrix = torch.where(finite, matrix, eye)
         symmetric = (matrix + matrix.mT) / 2
-        skew, size = float((matrix - symmetric).abs().max()), float(matrix.abs().max())
-        if skew <= torch.finfo(b.dtype).eps ** 0.5 * size:
-            x, status = _by_eigenvalues(symmetric, matrix, b)
-        else:
-            x, status = _by_singular_values(matrix, b)
-        relative = float(tree.norm({"": b - matrix @ x}) / tree.norm(rhs))
-        return Solution(unflatten(x), status, b.numel(), relative, columns=b.numel())
+        skew, size = (matrix - symmetric).abs().max(), matrix.abs().max()
+        alike = skew <= torch.finfo(b.dtype).eps ** 0.5 * size
+        ends = Ends(tree.norm(rhs))
+        x = torch.zeros_like(b)
+        if members.anyone(alike):
+            found, negative, singular = _by_eigenvalues(torch.where(alike, symmetric, eye), matrix, b)
+            x = torch.where(alike, found, x)
+            length = tree.norm({"": b - matrix @ x})
+            ends.end(~finite, Status.NOT_FINITE, b.numel(), length * float("nan"))
+            ends.end(alike & negative, Status.NEGATIVE_CURVATURE, b.numel(), length)
+            ends.end(alike & singular, Status.SINGULAR, b.numel(), length)
+            ends.end(alike, Status.CONVERGED, b.numel(), length)
+        if members.anyone(~alike):
+            found, singular = _by_singular_values(torch.where(alike, eye, matrix), b)
+            x = torch.where(alike, x, found)
+            length = tree.norm({"": b - matrix @ x})
+            ends.end(singular, Status.SINGULAR, b.numel(), length)
+            ends.end(ends.going, Status.CONVERGED, b.numel(), length)
+        return ends.solution(unflatten(x), columns=b.numel())
 
 
-def _by_eigenvalues(symmetric: Tensor, matrix: Tensor, b: Tensor) -> tuple[Tensor, Status]:
+def _by_eigenvalues(symmetric: Tensor, matrix: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The solution; whether an eigenvalue is negative, and whether one is 0."""
     eigenvalues, vectors = eigh(symmetric)
     floor = torch.finfo(b.dtype).eps * b.numel() * eigenvalues.abs().max()
     regular = eigenvalues.abs() > floor
@@ -70,14 +85,12 @@ def _by_eigenvalues(symmetric: Tensor, matrix: Tensor, b: Tensor) -> tuple[Tenso
     x = vectors @ (inverse * (vectors.mT @ b))
     # What rounding left unsymmetric, and of the decomposition itself.
     x = x + vectors @ (inverse * (vectors.mT @ (b - matrix @ x)))
-    if float(eigenvalues[0]) < -float(floor):
-        return x, Status.NEGATIVE_CURVATURE
-    return x, Status.CONVERGED if bool(regular.all()) else Status.SINGULAR
+    return x, eigenvalues[0] < -floor, ~regular.all()
 
 
-def _by_singular_values(matrix: Tensor, b: Tensor) -> tuple[Tensor, Status]:
+def _by_singular_values(matrix: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The solution, and whether a singular value is 0."""
     left, values, right = svd(matrix)
     regular = values > torch.finfo(b.dtype).eps * b.numel() * values.max()
     inverse = torch.where(regular, 1 / torch.where(regular, values, 1.0), 0.0)
-    x = right.mT @ (inverse * (left.mT @ b))
-    return x, Status.CONVERGED if bool(regular.all()) else Status.SINGULAR
+    return right.mT @ (inverse * (left.mT @ b)), ~regular.all()

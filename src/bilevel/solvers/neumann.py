@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from .. import _checks as checks
+from .. import _members as members
 from .. import _tree as tree
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, rescaled
+from .solver import Ends, Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,19 @@ class Neumann:
     def solve(self, matvec: Matvec, rhs: Tensors) -> Solution:
         """The sum of the series and its residual."""
         apply = damped(matvec, self.damping)
-        size = last = float(tree.norm(rhs))
+        size = last = tree.norm(rhs)
+        ends = Ends(size)
         term, total = rhs, tree.zeros_like(rhs)
         for count in range(1, self.terms + 1):
-            total = tree.add(total, term)
-            term = tree.add(term, apply(term), -self.scale)
-            length = float(tree.norm(term))
-            x = tree.scale(total, self.scale)
-            if length <= self.tolerance * size:
-                return Solution(x, Status.CONVERGED, count, length / size)
-            if not length < float("inf"):
-                return Solution(x, Status.NOT_FINITE, count, length / size)
+            total = members.choose(ends.going, tree.add(total, term), total)
+            term = members.choose(ends.going, tree.add(term, apply(term), -self.scale), term)
+            length = tree.norm(term)
+            ends.end(length <= self.tolerance * size, Status.CONVERGED, count, length)
+            ends.end(~torch.isfinite(length), Status.NOT_FINITE, count, length)
             # The slack is the rounding of one term in float32: a singular A keeps its length exactly.
-            if length > last * (1 + 1e-5):
-                return Solution(x, Status.DIVERGED, count, length / size)
+            ends.end(length > last * (1 + 1e-5), Status.DIVERGED, count, length)
+            if not members.anyone(ends.going):
+                break
             last = length
-        return Solution(tree.scale(total, self.scale), Status.ITERATION_LIMIT, self.terms, last / size)
+        ends.end(ends.going, Status.ITERATION_LIMIT, self.terms, last)
+        return ends.solution(tree.scale(total, self.scale))

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from .. import _checks as checks
+from .. import _members as members
 from .. import _tree as tree
 from .._functional import vjp
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, rescaled
+from .solver import Ends, Matvec, Solution, rescaled
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,38 @@ class NormalCG:
     def solve(self, matvec: Matvec, rhs: Tensors, like: Tensors | None = None) -> Solution:
         """The solution, shaped as `like` (as rhs where None)."""
         pull = vjp(matvec, tree.zeros_like(rhs if like is None else like))
-        size, normal = float(tree.norm(rhs)), pull(rhs)[0]
+        size, normal = tree.norm(rhs), pull(rhs)[0]
+        ends = Ends(size)
         x, residual = tree.zeros_like(normal), rhs
-        first = float(tree.norm(normal))
+        first = tree.norm(normal)
         transposed, direction, square = 1, normal, tree.dot(normal, normal)
         by_normal = self.least_squares or self.damping > 0
+        # b is orthogonal to the range of A: 0 is the least-squares solution.
+        ends.end(first == 0.0, Status.CONVERGED if by_normal else Status.SINGULAR, 0, size)
         for iteration in range(1, self.max_iterations + 1):
-            if first == 0.0:  # b is orthogonal to the range of A: 0 is the least-squares solution
-                status = Status.CONVERGED if by_normal else Status.SINGULAR
-                return Solution(x, status, iteration - 1, 1.0, transposed=transposed)
+            if not members.anyone(ends.going):
+                break
             image = matvec(direction)
             curvature = tree.dot(image, image) + self.damping * tree.dot(direction, direction)
-            if not 0.0 < float(curvature) < float("inf"):
-                bad = Status.SINGULAR if float(curvature) == 0.0 else Status.NOT_FINITE
-                return Solution(x, bad, iteration, float(tree.norm(residual)) / size, transposed=transposed)
-            step = square / curvature
-            x, residual = tree.add(x, direction, step), tree.add(residual, image, -step)
+            ends.end(curvature == 0.0, Status.SINGULAR, iteration, tree.norm(residual))
+            ends.end(~torch.isfinite(curvature), Status.NOT_FINITE, iteration, tree.norm(residual))
+            step = members.ratio(square, curvature, ends.going)
+            x = members.choose(ends.going, tree.add(x, direction, step), x)
+            residual = members.choose(ends.going, tree.add(residual, image, -step), residual)
             normal = tree.add(pull(residual)[0], x, -self.damping)
             transposed += 1
             new = tree.dot(normal, normal)
-            left = float(new) ** 0.5 / first if by_normal else float(tree.norm(residual)) / size
-            if left <= self.tolerance:
-                relative = float(tree.norm(tree.add(rhs, matvec(x), -1.0))) / size
-                if by_normal or relative <= self.tolerance:
-                    return Solution(x, Status.CONVERGED, iteration, relative, transposed=transposed)
-            if not by_normal and float(new) ** 0.5 <= 100 * tree.eps(rhs) * first:  # stationary, and yet a residual
-                return Solution(x, Status.SINGULAR, iteration, left, transposed=transposed)
-            direction, square = tree.add(normal, direction, new / square), new
-        relative = float(tree.norm(tree.add(rhs, matvec(x), -1.0))) / size
-        status = Status.ITERATION_LIMIT if relative < float("inf") else Status.NOT_FINITE
-        return Solution(x, status, self.max_iterations, relative, transposed=transposed)
+            along, length = new.sqrt(), tree.norm(residual)
+            claimed = ends.going & (along <= self.tolerance * first if by_normal else length <= self.tolerance * size)
+            if members.anyone(claimed):
+                true = tree.norm(tree.add(rhs, matvec(x), -1.0))
+                enough = claimed if by_normal else claimed & (true <= self.tolerance * size)
+                ends.end(enough, Status.CONVERGED, iteration, true)
+            if not by_normal:  # stationary, and yet a residual
+                ends.end(along <= 100 * tree.eps(rhs) * first, Status.SINGULAR, iteration, length)
+            direction = tree.add(normal, direction, members.ratio(new, square, ends.going))
+            square = new
+        true = tree.norm(tree.add(rhs, matvec(x), -1.0))
+        ends.end(torch.isfinite(true), Status.ITERATION_LIMIT, self.max_iterations, true)
+        ends.end(ends.going, Status.NOT_FINITE, self.max_iterations, true)
+        return ends.solution(x, transposed=transposed)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from .. import _checks as checks
 from .. import _tree as tree
-from .._functional import eigh, qr, vmap
+from .._functional import eigh, outside_transforms, qr, vmap
 from .._types import Tensors
 from ..status import Status
-from .solver import Matvec, Solution, damped, rescaled
+from .solver import Ends, Matvec, Solution, damped, rescaled
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,29 @@ class Nystrom:
             return tree.flatten(matvec(unflatten(vector)))
 
         image = vmap(column, in_dims=1, out_dims=1)(sketch)  # (n, r)
-        if not bool(torch.isfinite(image).all()):
-            return Solution(rhs, Status.NOT_FINITE, rank, float("nan"))
+        finite = torch.isfinite(image).all()
+        image = torch.where(finite, image, 0.0)
         basis, eigenvalues = _eigen(sketch, image)  # (n, r), (r,)
         inside = basis.mT @ b  # (r,)
         x = basis @ (inside / (eigenvalues + self.damping))
         if rank < b.numel():  # else the rest is rounding, which 1 / damping would only blow up
             x = x + (b - basis @ inside) / self.damping
-        solution = unflatten(x)
-        residual = tree.add(rhs, damped(matvec, self.damping)(solution), -1.0)
-        relative = float(tree.norm(residual) / tree.norm(rhs))
-        slack = -torch.finfo(b.dtype).eps * b.numel() * float(eigenvalues.abs().max())
-        status = Status.CONVERGED if relative <= self.tolerance else Status.ITERATION_LIMIT
-        if float(eigenvalues.min()) + self.damping < slack:
-            status = Status.NEGATIVE_CURVATURE
-        return Solution(solution, status, rank, relative, columns=rank)
+        solution, size = unflatten(x), tree.norm(rhs)
+        length = tree.norm(tree.add(rhs, damped(matvec, self.damping)(solution), -1.0))
+        slack = -torch.finfo(b.dtype).eps * b.numel() * eigenvalues.abs().max()
+        ends = Ends(size)
+        ends.end(~finite, Status.NOT_FINITE, rank, length * float("nan"))
+        ends.end(eigenvalues.min() + self.damping < slack, Status.NEGATIVE_CURVATURE, rank, length)
+        ends.end(length <= self.tolerance * size, Status.CONVERGED, rank, length)
+        ends.end(ends.going, Status.ITERATION_LIMIT, rank, length)
+        return ends.solution(solution, columns=rank)
 
     def _sketch(self, like: Tensor, rank: int) -> Tensor:
-        # float64 on the CPU, so that the sketch depends on neither device nor dtype.
+        # float64 on the CPU, so that the sketch depends on neither device nor dtype; one for all members of a vmap,
+        # which refuses random numbers, even those of a generator with a seed.
         generator = torch.Generator().manual_seed(self.seed)
-        gaussian = torch.randn(like.numel(), rank, generator=generator, dtype=torch.float64)
+        with outside_transforms():
+            gaussian = torch.randn(like.numel(), rank, generator=generator, dtype=torch.float64)
         return qr(gaussian)[0].to(like)
 
 

@@ -31,6 +31,7 @@ from .optimizers import Muon as Muon
 from .optimizers import NAdam as NAdam
 from .optimizers import Optimizer as Optimizer
 from .optimizers import PerStep as PerStep
+from .optimizers import Projected as Projected
 from .optimizers import RMSprop as RMSprop
 from .optimizers import State as State
 from .problem import Bilevel as Bilevel

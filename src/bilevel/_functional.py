@@ -36,7 +36,7 @@ def vmap(
 
 def outside_transforms() -> AbstractContextManager[None]:
     """While open, tensors are made as if no transform of torch.func were at work."""
-    return cast(Any, torch._C)._DisableFuncTorch()
+    return cast(Any, torch)._C._DisableFuncTorch()
 
 
 def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ._flat import flat_method, flat_problem, nested_result
+from ._nested import Nested, Tree
 from ._types import Tensors
 from .methods.method import Method
 from .problem import Bilevel, check_batches, check_tensors
@@ -16,8 +18,8 @@ from .root import Root
 
 def hypergradient(
     problem: Bilevel | Root,
-    params: Tensors | None,
-    hyper: Tensors,
+    params: Nested | None,
+    hyper: Nested,
     inner_batches: Sequence[Any],
     outer_batch: Any,
     *,
@@ -33,7 +35,10 @@ def hypergradient(
     Args:
         problem: the two losses, or a root and an outer loss.
         params: inner parameters θ to start from; None where `problem.start` gives them. Never changed.
-        hyper: hyperparameters φ, shaped as the gradient will be. Never changed.
+        hyper: hyperparameters φ, shaped as the gradient will be. Never changed. Both are dictionaries of tensors, or
+            trees of dictionaries, lists and tuples of any depth; the losses, settings, start and projection are then
+            given such trees, and `result.grad` and `result.params` are built like them. `result.state` is flat, by
+            names such as "layers.0.weight"; so is what an optimizer of one's own sees.
         inner_batches: a sequence; K batches for K inner steps. Implicit methods average over it.
         outer_batch: what the outer loss is evaluated on.
         method: a method, its fields the settings.
@@ -48,23 +53,29 @@ def hypergradient(
     Raises:
         ValueError: an argument that cannot be right, or a combination that the method does not support.
     """
-    check_tensors("hyper", hyper)
-    at = _starting_params(problem, params, hyper, method, state)
-    check_tensors("params", at)
-    check_batches(inner_batches)
     if isinstance(method, type) or not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(
             f"method={method!r} is no method; give an instance such as bilevel.OneStep(bilevel.SGD(lr=0.1))"
         )
+    hyper_tree, hyper = Tree.of("hyper", hyper)
+    check_tensors("hyper", hyper)
+    params_tree, at = Tree.of("params", _starting_params(problem, params, hyper_tree.build(hyper), method, state))
+    check_tensors("params", at)
+    check_batches(inner_batches)
+    nested = not (hyper_tree.flat and params_tree.flat)
+    if nested:
+        problem = flat_problem(problem, params_tree, hyper_tree)
+        method = flat_method(method, params_tree, hyper_tree)
     _refuse_decayed_offset(at, hyper, method)
     keep = create_graph or _transformed(at) or _transformed(hyper)
     # torch.func.grad works under no_grad; what no_grad drops is the graph of the whole computation, which
     # nn.Parameters among the arguments would otherwise keep alive: one graph per step.
     with nullcontext() if keep else torch.no_grad():
-        return method.run(cast(Any, problem), at, hyper, inner_batches, outer_batch, state)
+        result = method.run(cast(Any, problem), at, hyper, inner_batches, outer_batch, state)
+    return nested_result(result, params_tree, hyper_tree) if nested else result
 
 
-def _starting_params(problem: Bilevel | Root, params: Any, hyper: Tensors, method: Any, state: Any) -> Any:
+def _starting_params(problem: Bilevel | Root, params: Any, hyper: Nested, method: Any, state: Any) -> Any:
     if isinstance(problem, Root):
         if not getattr(method, "accepts_roots", False):
             raise ValueError(

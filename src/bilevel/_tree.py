@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -58,6 +59,14 @@ def like(tensors: Tensors, pattern: Tensors) -> Tensors:
     Why: under forward mode torch makes a 0-dim float32 tensor times a Python float a float64 one.
     """
     return {name: tensor.to(pattern[name].dtype) for name, tensor in tensors.items()}
+
+
+def leaves(tree: Any, name: str = "") -> Tensors:
+    """The tensors of a tree of dictionaries, lists and tuples, by their places."""
+    if isinstance(tree, Tensor):
+        return {name: tree}
+    parts = cast(Any, tree).items() if isinstance(tree, dict) else enumerate(tree)
+    return {place: leaf for key, part in parts for place, leaf in leaves(part, f"{name}.{key}").items()}
 
 
 def flatten(tensors: Tensors) -> Tensor:

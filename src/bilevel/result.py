@@ -16,7 +16,7 @@ class Result:
     """A hypergradient and what came with it."""
 
     grad: Tensors
-    """The total derivative of the outer loss, shaped like hyper."""
+    """The total derivative of the outer loss, built and shaped like hyper."""
     outer_loss: Tensor
     """F(θ, φ), a scalar."""
     params: Tensors
@@ -44,5 +44,5 @@ class Result:
                 "result.status under vmap: each member has one of its own, and no text can be batched; return "
                 "result.outcome and result.stats['converged'] from the vmapped function"
             )
-        finite = tree.all_finite({"outer_loss": self.outer_loss, **self.grad})
+        finite = tree.all_finite({"outer_loss": self.outer_loss, **tree.leaves(self.grad)})
         return self.outcome if bool(finite) else Status.NOT_FINITE

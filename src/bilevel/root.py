@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import _tree as tree
 from ._functional import grad, vjp
+from ._nested import Tree
 from ._types import Loss, Tensors
 from .problem import scalar
 
@@ -77,10 +78,12 @@ def proximal_map(inner: Loss, proximal: Callable[[Tensors, Tensors, float], Tens
     """
 
     def step(params: Tensors, hyper: Tensors, batch: Any) -> Tensors:
-        def loss(at: Tensors) -> Tensor:
-            return scalar("inner", inner, at, hyper, batch)
+        structure, flat = Tree.of("params", params)
 
-        return proximal(tree.add(params, grad(loss, 0)(params), -rate), hyper, rate)
+        def loss(at: Tensors) -> Tensor:
+            return scalar("inner", inner, structure.build(at), hyper, batch)
+
+        return proximal(structure.build(tree.add(flat, grad(loss, 0)(flat), -rate)), hyper, rate)
 
     return step
 

@@ -214,7 +214,7 @@ def test_implicit_averages_over_inner_batches() -> None:
     ("changes", "message"),
     [
         ({"params": {}}, "params must be a dict"),
-        ({"hyper": [torch.ones(1)]}, "hyper must be a dict"),
+        ({"hyper": "lr"}, "hyper is str; allowed"),
         ({"hyper": {"n": torch.tensor([1])}}, r"hyper\['n'\] is torch.int64"),
         ({"params": {"n": 1.0}}, r"params\['n'\] is float"),
         ({"inner_batches": torch.ones(3)}, "write \\[batch\\]"),

@@ -9,5 +9,6 @@ from .optimizer import Optimizer as Optimizer
 from .optimizer import PerStep as PerStep
 from .optimizer import Setting as Setting
 from .optimizer import State as State
+from .projected import Projected as Projected
 from .rmsprop import RMSprop as RMSprop
 from .sgd import SGD as SGD

@@ -200,6 +200,12 @@ def root(value: Tensor) -> Tensor:
 
 def check_fixed(owner: str, optimizer: object) -> None:
     """Raise ValueError if a setting of the optimizer comes from hyper, for methods that cannot differentiate it."""
+    if hasattr(optimizer, "projection"):
+        raise ValueError(
+            f"{owner}(optimizer=Projected(…)): with a constraint the inner minimum is no root of the inner gradient; "
+            "use Implicit on a FixedPoint of proximal_map(inner, projection, rate), or differentiate the steps by "
+            "Unrolled"
+        )
     for name, value in vars(optimizer).items():
         parts = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
         if any(callable(part) or isinstance(part, PerStep) for part in parts):

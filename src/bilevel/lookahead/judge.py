@@ -43,6 +43,7 @@ class Judge:
         self._problem = None
         if not self.recorder.through_step:
             return vector
+        vector = taken.through_projection(vector)
         probe = update.probe
         if probe is not None:
             probe.take(vector)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from .._shards import local
 from ..status import Status
-from ..steps import check_optimizer, unwrap
 from .check import Reference, Schedule
+from .constraint import Constraint, Projection
 from .graph import leaves, lowest_precision, refuse_early, refuse_reentrant
 from .judge import Judge
 from .ledger import Ledger
@@ -35,6 +35,7 @@ from .recorder import Sites, lowest
 from .shards import inside_wrapper
 from .step_probe import StepProbe
 from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
+from .together import Together
 from .typed import backward
 from .update_record import MicroBatch, Update, count_steps, refuse_parameters, validate, with_gradient
 from .words import AdamDerivative, Check
@@ -58,7 +59,7 @@ class Lookahead:
     Args:
         model: the module whose calls make the losses. Its own optimizer step is what is differentiated.
         optimizer: a live torch.optim optimizer with a rule in `bilevel.steps`, or bitsandbytes Adam(W), 8-bit too. Only
-            read.
+            read. Or a list of several that step together (Muon for the matrices, AdamW for the rest).
         product: how d_i is computed. `ghost` (exact, about one forward's matmuls), `jvp` (exact, forward mode, any
             layer with a forward-mode rule), `unroll` (exact, double backward), `fd` (central difference at θ, fp32
             only), `darts` (difference at θ' without the step's derivative, as the papers' code does: to compare with).
@@ -70,6 +71,8 @@ class Lookahead:
             makes no comparison and reports the sum rule's residual.
         epsilon: ‖ε u‖ of `fd` and `darts`.
         group: the processes that train together, a group of torch.distributed; None: all there are.
+        projection: a constraint that `step` puts on after the optimizer's step, part of the derivative: a pure function
+            {name: parameter} -> {name: what it becomes}, of all or some trained parameters.
 
     Several processes: each gives the examples and outer chains that are its own, with coefficients as under
     DistributedDataParallel (w_i over its own number of examples), and `step` and `backward_outer` are called by all.
@@ -99,17 +102,18 @@ class Lookahead:
         check: Check = "raise",
         epsilon: float = 1e-2,
         group: Any = None,
+        projection: Projection | None = None,
     ) -> None:
         validate(product, adam, check, clip_norm, clip_value, epsilon)
         if hasattr(model, "_orig_mod"):
             raise ValueError("the model is compiled, which hides its functions; give Lookahead the module itself")
-        check_optimizer(optimizer)
+        self._optimizers = Together(optimizer)
         self._wrapped, model = model, inside_wrapper(model, product)
         self._processes = Processes(group)
         self.model, self.optimizer, self.product, self.adam = model, optimizer, product, adam
         self.clipping, self.scaler, self.epsilon = Clipping(clip_norm, clip_value), scaler, epsilon
         self.report: dict[str, float] = {}
-        self._check = check
+        self._check, self._projection = check, projection
         self._recorder = PRODUCTS[product]
         self._schedule = Schedule()
         self._judge = Judge(product, self._recorder, check, self._schedule, self._processes)
@@ -120,7 +124,8 @@ class Lookahead:
         self._sites = self._find_sites()
         # How often the optimizer has stepped, whoever asked it to; in a list, so that the hook holds nothing else.
         self._num_steps = [0]
-        count_steps(self, unwrap(optimizer), self._num_steps)
+        for live in self._optimizers.lives:
+            count_steps(self, live, self._num_steps)
 
     @property
     def num_updates(self) -> int:
@@ -135,14 +140,20 @@ class Lookahead:
         """The trainable parameters now: a layer may be frozen or unfrozen and a group added between two updates."""
         if self._trained and self._sites.shards.any:
             self._sites.shards.reshard(self.model)
-        groups = unwrap(self.optimizer).param_groups
+        groups = self._optimizers.param_groups
         trained = tuple((p, p.requires_grad) for group in groups for p in group["params"])
         if len(trained) != len(self._trained) or any(
             a[0] is not b[0] or a[1] != b[1] for a, b in zip(trained, self._trained, strict=True)
         ):
             sites = Sites(self.model, [p for p, requires_grad in trained if requires_grad], self._processes)
             refuse_parameters(groups, sites)
-            sites.shards.refuse(sites.names, self.product, unwrap(self.optimizer), self.scaler)
+            self._optimizers.refuse_shared()
+            sites.shards.refuse(sites.names, self.product, self._optimizers.lives, self.scaler)
+            if sites.shards.any and self._projection is not None:
+                raise ValueError(
+                    "a projection with sharded parameters is not supported: it would see one process's part of each; "
+                    "replicate the model (DistributedDataParallel), or write the constraint as a parametrization"
+                )
             self._processes.device = local(sites.parameters[0]).device
             self._recorder.refuse(sites)
             self._trained, self._sites = trained, sites
@@ -289,14 +300,15 @@ class Lookahead:
             self._processes.average_gradients([*sites.names, *sites.others], declared)
         before = self._num_steps[0]
         taken = TakenStep.take(
-            self.optimizer, unwrap(self.optimizer), self.scaler, self.clipping, self.adam,
+            self._optimizers, self.scaler, self.clipping, self.adam,
             update.sites.names if update is not None and recorded else {},
             with_gradient(update.sites) if update is not None and recorded else {},
             recorded and self._recorder.needs_before, sites.shards, update.probe if update is not None else None,
+            None if self._projection is None else Constraint(self._projection, sites.names),
         )  # fmt: skip
         if update is None or not recorded:
             return
-        if self._num_steps[0] == before and not taken.skipped:
+        if self._num_steps[0] - before < len(self._optimizers.lives) and not taken.skipped:
             raise RuntimeError(
                 "lookahead.step(): the optimizer took no step (accelerate's gradient accumulation?); open one "
                 "lookahead.inner() per micro-batch and call lookahead.step() once, with the optimizer itself"

@@ -52,7 +52,7 @@ class Shards:
                 found[unit][parameter] = None
         self.units = [list(unit) for unit in found.values() if unit]
 
-    def refuse(self, names: Mapping[Tensor, str], product: str, optimizer: Any, scaler: Any) -> None:
+    def refuse(self, names: Mapping[Tensor, str], product: str, optimizers: Sequence[Any], scaler: Any) -> None:
         """Raise ValueError for what cannot be done with shards, naming the way out."""
         if not self.any:
             return
@@ -66,7 +66,8 @@ class Shards:
             raise ValueError(f"{plain[0]} is not sharded while others are; call fully_shard on the whole model too")
         if scaler is not None:
             raise ValueError("a GradScaler with sharded parameters is not supported; compute in bfloat16 without one")
-        refuse_whole(optimizer)
+        for optimizer in optimizers:
+            refuse_whole(optimizer)
         placed = {p for unit in self.units for p in unit}
         for parameter, name in names.items():
             self._refuse_placement(parameter, name, parameter in placed)

@@ -18,6 +18,7 @@ from .._shards import local
 from ..steps import ELEMENTWISE
 from .check import CHECK_TOLERANCE
 from .taken_step import TakenStep, named
+from .together import Together
 from .typed import gradients, norm
 
 __all__ = ["StepProbe"]
@@ -30,8 +31,8 @@ _NOT_MINE = ("params", "foreach", "fused", "differentiable", "capturable")
 class _Slice:
     """One parameter's coordinates before the step."""
 
-    def __init__(self, parameter: Tensor, state: Mapping[str, Any]) -> None:
-        self.parameter = parameter
+    def __init__(self, parameter: Tensor, kind: Any, state: Mapping[str, Any]) -> None:
+        self.parameter, self.kind = parameter, kind
         own = local(parameter)
         count = min(NUM_COORDINATES, own.numel())
         self.places = torch.linspace(0, own.numel() - 1, count, device=own.device).long()
@@ -57,21 +58,19 @@ class StepProbe:
 
     def __init__(self) -> None:
         self._slices: list[tuple[int, _Slice]] = []
-        self._kind: Any = None
         self._vector: dict[Tensor, Tensor] = {}
 
-    def look(
-        self, optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]], parameters: Sequence[Tensor]
-    ) -> None:
-        """Copy θ and the optimizer's state at the coordinates."""
-        kind = type(optimizer)
-        if not (kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE):
-            return
-        self._kind, wanted = kind, set(parameters)
-        for number, group in enumerate(optimizer.param_groups):
-            for p in group["params"]:
-                if p in wanted and local(p).numel() and p.dtype in (torch.float32, torch.float64):
-                    self._slices.append((number, _Slice(p, optimizer.state.get(p, {}))))
+    def look(self, optimizers: Together, parameters: Sequence[Tensor]) -> None:
+        """Copy θ and the optimizers' state at the coordinates."""
+        wanted, number = set(parameters), -1
+        for live in optimizers.lives:
+            kind: Any = type(live)
+            known = kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE
+            for group in live.param_groups:
+                number += 1
+                for p in group["params"] if known else ():
+                    if p in wanted and local(p).numel() and p.dtype in (torch.float32, torch.float64):
+                        self._slices.append((number, _Slice(p, kind, live.state.get(p, {}))))
 
     def take(self, vector: Mapping[Tensor, Tensor]) -> None:
         """Copy v, before it is multiplied in place."""
@@ -114,27 +113,29 @@ class StepProbe:
         """θ' of the coordinates as a function of their g̃, by torch's own differentiable step."""
         moved = [s.theta.clone() for _, s in self._slices]
         grads = [s.of(step.gradients[s.parameter][0]).requires_grad_() for _, s in self._slices]
-        groups: list[dict[str, Any]] = []
+        groups: dict[Any, list[dict[str, Any]]] = {}
         for (number, s), target in zip(self._slices, moved, strict=True):
             kept = {k: v for k, v in step.groups[number].items() if k not in _NOT_MINE}
             kept = {k: float(v) if isinstance(v, Tensor) and v.ndim == 0 else v for k, v in kept.items()}
-            if self._kind is torch.optim.SGD and kept.get("momentum") and s.state.get("momentum_buffer") is None:
+            if s.kind is torch.optim.SGD and kept.get("momentum") and s.state.get("momentum_buffer") is None:
                 # torch detaches the first step's buffer; a buffer of zeros without dampening makes the same step.
                 kept["dampening"] = 0.0
                 s.state["momentum_buffer"] = torch.zeros_like(target)
-            groups.append({**kept, "params": [target]})
-        stepper: Any = self._kind(groups, differentiable=True, foreach=False)
+            groups.setdefault(s.kind, []).append({**kept, "params": [target]})
+        steppers: dict[Any, Any] = {kind: kind(own, differentiable=True, foreach=False) for kind, own in groups.items()}
         for (_, s), target, g in zip(self._slices, moved, grads, strict=True):
             target.grad = g
-            stepper.state[target].update({k: v.clone() if isinstance(v, Tensor) else v for k, v in s.state.items()})
+            state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.state.items()}
+            steppers[s.kind].state[target].update(state)
         with torch.enable_grad():
-            stepper.step()
+            for stepper in steppers.values():
+                stepper.step()
         return moved, grads
 
     def _verify_theta(self, step: TakenStep, moved: Sequence[Tensor]) -> None:
         wrong: list[Tensor] = []
         for (_, s), expected in zip(self._slices, moved, strict=True):
-            now, eps = s.of(s.parameter), torch.finfo(s.parameter.dtype).eps
+            now, eps = s.of(step.stepped(s.parameter)), torch.finfo(s.parameter.dtype).eps
             bound = 16 * eps * (s.theta.abs() + now.abs()) + 1e-3 * (expected.detach() - s.theta).abs() + 1e-12
             if bool(((now - expected.detach()).abs() > bound).any()):
                 wrong.append(s.parameter)

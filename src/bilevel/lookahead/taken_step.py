@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .._shards import local
-from ..steps import step_vjp, undo_step, undoable
+from .constraint import Constraint
 from .shards import Shards
+from .together import Groups, Together
 
 __all__ = ["Clipping", "TakenStep", "fingerprint", "named", "refuse_moved", "wide"]
 
@@ -83,11 +84,11 @@ class TakenStep:
     factor: a where g̃ = a g, 1 where nothing was clipped by norm. before: copies of θ, where it cannot be computed back.
     """
 
-    optimizer: torch.optim.Optimizer
+    optimizers: Together
     clipping: Clipping
     adam: str
     names: Mapping[Tensor, str]
-    groups: tuple[Mapping[str, Any], ...]
+    settings: Groups
     first: Mapping[Tensor, bool]
     norm: Tensor | None
     skipped: bool
@@ -98,12 +99,12 @@ class TakenStep:
     mark: int
     scale: float
     shards: Shards
+    constraint: Constraint | None
     cache: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def take(
-        wrapper: Any,
-        live: torch.optim.Optimizer,
+        optimizers: Together,
         scaler: Any,
         clipping: Clipping,
         adam: str,
@@ -112,49 +113,50 @@ class TakenStep:
         keep: bool,
         shards: Shards,
         probe: Any = None,
+        constraint: Constraint | None = None,
     ) -> TakenStep:
-        """Unscale, clip, step. Raises RuntimeError where something interferes.
+        """Unscale, clip, step, project. Raises RuntimeError where something interferes.
 
         others: parameters of the model that got a gradient and are not this optimizer's; keep: whether θ itself will be
         needed.
         """
         scale = float(scaler.get_scale()) if scaler else 1.0
         if scaler:
-            scaler.unscale_(live)
-        parameters = [p for group in live.param_groups for p in group["params"] if p.grad is not None]
+            for live in optimizers.lives:
+                scaler.unscale_(live)
+        parameters = [p for group in optimizers.param_groups for p in group["params"] if p.grad is not None]
         sparse = [p for p in parameters if p.grad is not None and p.grad.is_sparse]
         if sparse:
             raise RuntimeError(
                 f"{named(sparse, names)}: sparse gradients have no rule; make the layer with sparse=False"
             )
         size = clipping.clip(parameters, shards)
-        before = {p: p.detach().clone() for p in parameters if keep and not undoable(live, p)}
-        groups = tuple(
-            {k: v.clone() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
-            for group in live.param_groups
-        )
-        first = {p: live.state.get(p, {}).get("momentum_buffer") is None for p in parameters}
+        before = {p: p.detach().clone() for p in parameters if keep and (constraint or not optimizers.undoable(p))}
+        settings = optimizers.groups()
+        first = {p: optimizers.state(p).get("momentum_buffer") is None for p in parameters}
         grads = [(p, p.grad, local(p.grad)._version) for p in parameters if p.grad is not None]
         if probe is not None:
-            probe.look(live, groups, parameters)
-        skipped = False
-        if scaler:
-            scaler.step(live)
-            scaler.update()
-            skipped = scaler.get_scale() < scale  # it found an infinite gradient
-        else:
-            wrapper.step()
+            probe.look(optimizers, parameters)
+        skipped = optimizers.step(scaler)
         changed = [p for p, g, version in grads if p.grad is not g or local(g)._version != version]
         if changed:
             raise RuntimeError(
                 f"{named(changed, names)}: .grad was changed while the optimizer stepped (a step_pre_hook?), which the "
                 "hypergradient would not know of; clip by Lookahead(clip_norm=…) or clip_value, and remove the hook"
             )
+        if constraint is not None:
+            constraint.apply()
         return TakenStep(
-            live, clipping, adam, names, groups, first, size, skipped,
+            optimizers, clipping, adam, names, settings, first, size, skipped,
             {p: (g, version) for p, g, version in grads}, before,
             others, {p: fingerprint(p) for p in (*names, *others)}, sequence_number(), scale, shards,
+            constraint,
         )  # fmt: skip
+
+    @property
+    def groups(self) -> list[Mapping[str, Any]]:
+        """The settings of every group at the time of the step, in the order of the optimizers' groups then."""
+        return [group for own in self.settings for group in own]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -167,6 +169,14 @@ class TakenStep:
         if self.clipping.norm is None or self.norm is None:
             return 1.0
         return min(1.0, self.clipping.norm / (float(self.norm) + 1e-6))
+
+    def stepped(self, parameter: Tensor) -> Tensor:
+        """Where the optimizer alone has put the parameter, before any projection."""
+        return parameter if self.constraint is None else self.constraint.before.get(parameter, parameter)
+
+    def through_projection(self, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        """Pᵀ v, P the derivative of the projection; v itself where there is none."""
+        return vector if self.constraint is None else self.constraint.pull(vector)
 
     def verify_untouched(self) -> None:
         """Raise where .grad or the parameters were written to since the step."""
@@ -201,11 +211,8 @@ class TakenStep:
     def through_step(self, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """x = D v, written into v. A parameter that the step did not move is left out."""
         moved = {p: v for p, v in vector.items() if p in self.gradients}
-        order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        groups = _groups_like(self.optimizer, self.groups)
-        first = {p: self.first.get(p, False) for p in order}
         with self.gradients_in_place():
-            return step_vjp(self.optimizer, moved, groups=groups, first_step=first, adam=self.adam, inplace=True)
+            return self.optimizers.step_vjp(moved, self.settings, self.first, self.adam)
 
     def against_gradient(self, x: Mapping[Tensor, Tensor]) -> float:
         """<x, g̃> over all parameters, in float64."""
@@ -248,14 +255,9 @@ class TakenStep:
             theta = {p: p.detach() for p in self.names}
             theta |= self.before
             with self.gradients_in_place():
-                theta |= undo_step(self.optimizer, undone, _groups_like(self.optimizer, self.groups))
+                theta |= self.optimizers.undo(undone, self.settings)
             self.cache["theta"] = theta
         return self.cache["theta"]
-
-
-def _groups_like(optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """One snapshot for each group that there is now; a group added since has not been stepped."""
-    return [*groups, *optimizer.param_groups[len(groups) :]]
 
 
 def wide(*tensors: Tensor) -> torch.dtype:

@@ -87,7 +87,7 @@ class Judge:
             return None
         unscaled = update.ledger.unscaled(taken.scale)
         residual = sum_rule(shares, total, cotangent, taken, unscaled, precision, self.processes)
-        self.report["sum_rule"] = residual.largest
+        self.report["sum_rule"] = max(residual.largest, self.report.get("sum_rule", 0.0))  # of all updates together
         if residual.failing and self.recorder.exact:
             self._fail(sum_rule_broken(self.product, residual, update.sites.names))
         if self.processes.size > 1:

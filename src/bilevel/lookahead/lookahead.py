@@ -32,10 +32,11 @@ from .outer_gradient import OuterGradient
 from .processes import Processes
 from .product_table import PRODUCTS, Product
 from .recorder import Sites, lowest
+from .several_steps import Window, refuse_settings, walk_back
 from .shards import inside_wrapper
 from .step_probe import StepProbe
 from .taken_step import Clipping, TakenStep, fingerprint, named, refuse_moved
-from .together import Together
+from .together import Before, Together
 from .typed import backward
 from .update_record import MicroBatch, Update, count_steps, refuse_parameters, validate, with_gradient
 from .words import AdamDerivative, Check
@@ -73,6 +74,8 @@ class Lookahead:
         group: the processes that train together, a group of torch.distributed; None: all there are.
         projection: a constraint that `step` puts on after the optimizer's step, part of the derivative: a pure function
             {name: parameter} -> {name: what it becomes}, of all or some trained parameters.
+        steps: differentiate through the last so many recorded updates since the last hypergradient, exactly, by
+            `unroll` alone (`several_steps.py` says why); `report["steps"]` says how many there were.
 
     Several processes: each gives the examples and outer chains that are its own, with coefficients as under
     DistributedDataParallel (w_i over its own number of examples), and `step` and `backward_outer` are called by all.
@@ -103,6 +106,7 @@ class Lookahead:
         epsilon: float = 1e-2,
         group: Any = None,
         projection: Projection | None = None,
+        steps: int = 1,
     ) -> None:
         validate(product, adam, check, clip_norm, clip_value, epsilon)
         if hasattr(model, "_orig_mod"):
@@ -110,6 +114,8 @@ class Lookahead:
         self._optimizers = Together(optimizer)
         self._wrapped, model = model, inside_wrapper(model, product)
         self._processes = Processes(group)
+        refuse_settings(steps, product, adam, scaler, self._optimizers, self._processes.size)
+        self._window = Window(steps)
         self.model, self.optimizer, self.product, self.adam = model, optimizer, product, adam
         self.clipping, self.scaler, self.epsilon = Clipping(clip_norm, clip_value), scaler, epsilon
         self.report: dict[str, float] = {}
@@ -180,7 +186,10 @@ class Lookahead:
                 update.ledger.unrecorded()
                 yield
             return
-        batch = MicroBatch(self._recorder(update.sites, rows, self.epsilon))
+        recorder: Any = self._recorder(update.sites, rows, self.epsilon)
+        if self._window.length > 1:
+            recorder.wants_hessian = True
+        batch = MicroBatch(recorder)
         self._open = batch
         try:
             with batch.recorder.open():
@@ -203,9 +212,14 @@ class Lookahead:
                 self._refuse_misplaced_step()
             update = None
         if update is not None and update.taken is not None:
-            if update.batches:
+            if update.batches and self._window.length > 1:
+                self._update = None  # nothing survives an error
+                self._window.add(update)
+            elif update.batches:
                 _log.warning("an update was recorded but not differentiated: lookahead.inner(record=False) costs less")
             update = None
+        elif update is None:
+            self._window.clear(list(self.model.buffers()))
         if update is None:
             sites = self._find_sites()
             written = {p: fingerprint(p) for p in (*sites.names, *sites.others)}
@@ -299,6 +313,8 @@ class Lookahead:
             declared = update.ledger.unweighted if update is not None and recorded else None
             self._processes.average_gradients([*sites.names, *sites.others], declared)
         before = self._num_steps[0]
+        if update is not None and recorded and self._window.length > 1:
+            update.before = Before.of(self._optimizers)
         taken = TakenStep.take(
             self._optimizers, self.scaler, self.clipping, self.adam,
             update.sites.names if update is not None and recorded else {},
@@ -322,7 +338,8 @@ class Lookahead:
         update, self._update = self._ready(), None  # nothing survives an error
         assert update.taken is not None, "_ready has seen to it"
         if update.outer is None:
-            coefficients = [b.coefficients for b in update.batches if b.coefficients is not None]
+            recorded = [b for each in (*self._window.past, update) for b in each.batches]
+            coefficients = [b.coefficients for b in recorded if b.coefficients is not None]
             weigher = [leaf for leaf in leaves(*coefficients) if not update.sites.holds(leaf)]
             update.outer = OuterGradient(update.sites, weigher, wrapped=self._wrapped is not self.model)
         if update.due:
@@ -353,8 +370,15 @@ class Lookahead:
                 self._schedule.again()
             return Status.NOT_FINITE
         self._judge.report = self.report
-        cotangent = self._judge.cotangent(update, taken, outer.vector)
-        surrogate = self._judge.surrogate(update, taken, cotangent)
+        past = self._window.past
+        if past:
+            self._window.refuse_buffers({b: name for name, b in self.model.named_buffers()})
+            surrogate = walk_back([*past, update], outer.vector, self._judge.surrogate)
+        else:
+            cotangent = self._judge.cotangent(update, taken, outer.vector)
+            surrogate = self._judge.surrogate(update, taken, cotangent)
+        if self._window.length > 1:
+            self.report["steps"] = 1 + len(past)
         if surrogate is None:
             return Status.NOT_FINITE
         for leaf, gradient in outer.direct.items():

@@ -7,6 +7,7 @@ block by block that of its own optimizer; clipping goes over the gradients of al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..steps import check_optimizer, step_vjp, undo_step, undoable, unwrap
 
-__all__ = ["Groups", "Together"]
+__all__ = ["Before", "Groups", "Together"]
 
 Groups: TypeAlias = tuple[tuple[Mapping[str, Any], ...], ...]
 """By optimizer, the settings of each of its groups at one time."""
@@ -106,3 +107,29 @@ class Together:
 def _like(live: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """One snapshot for each group that there is now; a group added since has not been stepped."""
     return [*groups, *live.param_groups[len(groups) :]]
+
+
+@dataclass(frozen=True)
+class Before:
+    """θ and the optimizers' state before a step."""
+
+    theta: Mapping[Tensor, Tensor]
+    state: Mapping[Tensor, Mapping[str, Any]]
+    kinds: Mapping[Tensor, tuple[type, int]]
+    """By parameter, its optimizer's class and the number of its group among all."""
+
+    @staticmethod
+    def of(optimizers: Together) -> Before:
+        """Copies, of all that has a gradient."""
+        kinds: dict[Tensor, tuple[type, int]] = {}
+        number = -1
+        for live in optimizers.lives:
+            for group in live.param_groups:
+                number += 1
+                kinds |= {p: (type(live), number) for p in group["params"] if p.grad is not None}
+        state = {p: {k: _copy(v) for k, v in optimizers.state(p).items()} for p in kinds}
+        return Before({p: p.detach().clone() for p in kinds}, state, kinds)
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value

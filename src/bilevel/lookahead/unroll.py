@@ -36,6 +36,9 @@ class DoubleBackward:
         self.precision: torch.dtype | None = None
         self._weights: Tensor | None = None
         self._gradients: dict[Tensor, Tensor] = {}
+        # For several steps: H u of the weighted loss, beside d; asked for before `backward`, there after `products`.
+        self.wants_hessian = False
+        self.hessian: dict[Tensor, Tensor] = {}
 
     @staticmethod
     def refuse(sites: Sites) -> None:
@@ -74,7 +77,8 @@ class DoubleBackward:
         grads = gradients(losses, self.sites.parameters, create_graph=True, weights=self._weights)
         self._gradients = {p: g for p, g in zip(self.sites.parameters, grads, strict=True) if g is not None}
         total = (coefficients * losses).sum()
-        backward(total if scale == 1.0 else total * scale)
+        # H u goes back through the forward pass once more.
+        backward(total if scale == 1.0 else total * scale, retain_graph=self.wants_hessian)
         return coefficients
 
     def products(self, cotangent: Mapping[Tensor, Tensor], step: TakenStep) -> list[Part]:
@@ -84,15 +88,19 @@ class DoubleBackward:
         if not used:
             return [Part((), torch.zeros_like(self._weights))]
         try:
-            (d,) = torch.autograd.grad(
+            others = list(self.sites.parameters) if self.wants_hessian else []
+            both: Any = torch.autograd.grad(
                 [self._gradients[p] for p in used],
-                [self._weights],
+                [self._weights, *others],
                 grad_outputs=[cotangent[p].to(self._gradients[p].dtype) for p in used],
+                allow_unused=bool(others),
             )
         except RuntimeError as error:
             raise NotImplementedError(
                 f"a function of this model has no second derivative ({str(error).splitlines()[0]}); choose "
                 "product='ghost'"
             ) from error
+        d, *found = both
         self._gradients = {}
-        return [Part((), d)]
+        self.hessian = {p: h for p, h in zip(others, found, strict=True) if h is not None}
+        return [Part((), torch.zeros_like(self._weights) if d is None else d)]

@@ -17,6 +17,7 @@ from .product_table import PRODUCTS
 from .recorder import Recorder, Sites
 from .step_probe import StepProbe
 from .taken_step import TakenStep
+from .together import Before
 from .words import AdamDerivative, Check
 
 __all__ = ["MicroBatch", "Update", "count_steps", "refuse_parameters", "validate", "with_gradient"]
@@ -46,6 +47,7 @@ class Update:
     check_seconds: float = 0.0
     probe: StepProbe | None = None
     taken: TakenStep | None = None
+    before: Before | None = None
     outer: OuterGradient | None = None
 
 

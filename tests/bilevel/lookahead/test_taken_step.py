@@ -260,14 +260,14 @@ def test_sparse_and_complex_are_refused_by_name() -> None:
 
 
 def test_u_is_compared_with_the_optimizers_own_formula(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bilevel.lookahead import taken_step
+    from bilevel.lookahead import together
 
-    true = taken_step.step_vjp
+    true = together.step_vjp
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         return {p: 1.001 * u for p, u in true(*args, **kwargs).items()}
 
-    monkeypatch.setattr(taken_step, "step_vjp", wrong)
+    monkeypatch.setattr(together, "step_vjp", wrong)
     for kind in (SGD, AdamW, RMSprop):
         with pytest.raises(bilevel.HypergradientCheckError, match="optimizer's own formula"):
             case(optimizer=lambda m, kind=kind: kind(m.parameters(), lr=0.02), clip_norm=0.1).run()

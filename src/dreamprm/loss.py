@@ -16,7 +16,15 @@ from dreamprm.choices import one_of
 from dreamprm.prm.aggregation import aggregate_log_odds, as_log_odds, as_probability, at_least_float32
 from dreamprm.prm.collate import Batch
 
-__all__ = ["INNER_LOSSES", "OUTER_LOSSES", "example_losses", "outer_loss", "outer_losses", "step_losses"]
+__all__ = [
+    "INNER_LOSSES",
+    "OUTER_LOSSES",
+    "example_losses",
+    "fit_confidence",
+    "outer_loss",
+    "outer_losses",
+    "step_losses",
+]
 
 
 Everywhere = Callable[[Tensor], Tensor]
@@ -102,12 +110,14 @@ _LEAST_SCALE = 0.1  # of the fitted scale, in units of the log-odds' spread
 def _calibrated(logits: Tensor, right: Tensor, mask: Tensor, aggregate: str, everywhere: Everywhere = _here) -> Tensor:
     value = as_log_odds(aggregate_log_odds(logits, aggregate, mask), aggregate)
     batch = everywhere(value.detach().double()), everywhere(right.double())
-    scale, offset = _fit_confidence(*batch).to(value.dtype)
+    scale, offset = fit_confidence(*batch).to(value.dtype)
     return F.binary_cross_entropy_with_logits(scale * value + offset, right, reduction="none")
 
 
-def _fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> Float[Tensor, " 2"]:
-    """argmin over α ≥ min(1, .1 / std(a)) and β of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2; strictly convex.
+def fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> Float[Tensor, " 2"]:
+    """How sure log-odds a may be of outcomes r.
+
+    argmin over α ≥ min(1, .1 / std(a)) and β of mean CE(α a + β, r) + ridge ((α - 1)² + β²) / 2; strictly convex.
 
     The bound: a PRM that judges worse than chance would get a negative scale, whose gradient asks for worse still.
     """
@@ -122,7 +132,7 @@ def _fit_confidence(value: Float[Tensor, " B"], right: Float[Tensor, " B"]) -> F
 
 
 def _newton(inputs: Tensor, right: Tensor, start: Tensor, fixed: Tensor | float = 0.0) -> Tensor:
-    """The fit of `_fit_confidence` over the columns of inputs, by Newton steps halved until the loss falls."""
+    """The fit of `fit_confidence` over the columns of inputs, by Newton steps halved until the loss falls."""
 
     def loss(fitted: Tensor) -> Tensor:
         ridge = _RIDGE * (fitted - start).square().sum() / 2

@@ -18,6 +18,7 @@ class PhaseName(StrEnum):
     """The column `phase`: what kind of update a line is of."""
 
     COLD = "cold"
+    TRUST = "trust"
     BILEVEL = "bilevel"
 
 

@@ -66,6 +66,23 @@ def test_a_resumed_run_is_the_run(tiny_settings: Settings, experiment: str, stop
     assert results[0]["weights"] == results[1]["weights"]
 
 
+@pytest.mark.parametrize("stop_at", [5, 9, 11], ids=["in the looks", "in a judge", "between two judges"])
+def test_trust_goes_on_where_it_was(tiny_settings: Settings, stop_at: int) -> None:
+    """Cold start to 2, looks to 9 (the first is no look), a judge to 11, another to 13, the last training to 16."""
+    small = ("model.question=null", "weigher.judge_updates=2", "weigher.passes=1")
+    whole = train(tiny_settings(*small, run="whole", experiment="trust"))
+    settings = tiny_settings(*small, f"stop_at={stop_at}", run="parts", experiment="trust")
+    assert train(settings) is None
+    parts = train(_resume(Path(str(settings.run_dir))))
+    assert whole is not None
+    assert parts is not None
+    one, two = _last(whole), _last(parts)
+    assert set(one) == set(two)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert _metrics(whole) == _metrics(parts)
+    assert len(_metrics(whole)) == 16
+
+
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_dropout_goes_on_where_it_was(tiny_settings: Settings) -> None:

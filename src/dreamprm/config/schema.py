@@ -25,6 +25,7 @@ from dreamprm.weigher.instance_net import InstanceNetSettings
 from dreamprm.weigher.instance_table import InstanceTableSettings
 from dreamprm.weigher.step_net import StepNetSettings
 from dreamprm.weigher.step_table import StepTableSettings
+from dreamprm.weigher.trust import TrustSettings
 from dreamprm.weigher.weigher import WeigherSettings
 
 __all__ = [
@@ -123,8 +124,10 @@ class InnerConfig(Settings):
     clip_norm: float | None = setting(1.0, _CLIP, above=0)
     optimizer: OptimizerSettings = setting(AdamW(lr=1e-4))
     meta_weight: float = setting(
-        0.0, "of the outer loss of a batch of meta chains, trained on beside the pool", least=0
+        0.0, "of the loss of a batch of meta chains' outcomes, trained on beside the pool", least=0
     )
+    meta_loss: str | None = setting(None, "which loss that is; null: outer.loss", words=OUTER_LOSSES)
+    meta_batch_size: int | None = setting(None, "meta chains of that batch; null: outer.batch_size", least=1)
     # Slow at first: mislabelled chains have the largest losses, and would turn the PRM round before they are found.
     schedule: Schedule = setting(Cosine(warmup=0.25))
 
@@ -247,6 +250,11 @@ class TrainConfig(Settings):
         _check_steps(self.weigher, self.hypergradient)
 
     @property
+    def meta_loss(self) -> str:
+        """The loss by which the meta set's outcomes are trained on."""
+        return self.inner.meta_loss or self.outer.loss
+
+    @property
     def reads_meta(self) -> bool:
         """Whether the run reads a meta set: to learn weights, or to train on it."""
         return self.weigher.learns or self.inner.meta_weight > 0
@@ -269,7 +277,7 @@ def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
 
 def _check_steps(weigher: WeigherSettings, hypergradient: HypergradientConfig) -> None:
     """Weights of steps are those of losses (B, S), which forward mode takes."""
-    if not isinstance(weigher, (StepNetSettings, StepTableSettings)):
+    if not isinstance(weigher, (StepNetSettings, StepTableSettings, TrustSettings)):
         return
     if hypergradient.product != "jvp" or hypergradient.unroll > 1 or not hypergradient.detach:
         raise ValueError(

@@ -175,6 +175,11 @@ def plan_run(run: Run) -> Plan:
             "memory of hypergradient.unroll > 1 and of hypergradient.detach=false; plan with hypergradient.unroll=1 "
             "and hypergradient.detach=true for a lower bound"
         )
+    if run.num_trust:
+        raise UserError(
+            "plan=true does not follow the trainings of weigher=trust: plan with weigher=step_table for the memory of "
+            "its looks, which hold two copies of the trained parameters besides"
+        )
     trainable = list(run.trainable().values())
     weighing = sum(num_bytes([value]) for value in run.weigher.parameters())
     learns, gradients = run.learns_weights, num_bytes(trainable)

@@ -141,6 +141,7 @@ def reliability_figure(bins: Sequence[Mapping[str, float]]) -> str:
 _PANELS: list[tuple[PhaseName, str, list[tuple[str, str, str]]]] = [
     (PhaseName.COLD, "cold start: loss", [("loss", "+/− loss", BLUE)]),
     (PhaseName.COLD, "cold start: dense loss", [("dense_loss", "dense loss", GREY)]),
+    (PhaseName.TRUST, "trust: loss", [("loss", "+/− loss", BLUE)]),
     (PhaseName.BILEVEL, "bilevel: inner loss", [("inner_loss", "inner", BLUE)]),
     (PhaseName.BILEVEL, "bilevel: outer loss", [("outer_loss", "outer", ORANGE)]),
     (PhaseName.BILEVEL, "bilevel: weights, mean ± spread", [("weight_mean", "mean ± spread", GREEN)]),

@@ -17,6 +17,7 @@ from dreamprm.files import replacing
 __all__ = ["weight_figures", "write_weights"]
 
 _NUM_CARDS = 6
+_PARTS = ("posterior", "hypergradient")  # of weigher=trust: what each adds to the trust in every step's label
 _WEIGHTS = pa.schema(
     {
         "key": pa.string(),
@@ -26,6 +27,7 @@ _WEIGHTS = pa.schema(
         "loss": pa.float64(),
         "step_scores": pa.list_(pa.float32()),
         "step_weights": pa.list_(pa.float32()),
+        **{f"step_{part}": pa.list_(pa.float32()) for part in _PARTS},
         "known_good": pa.bool_(),
         "known_quality": pa.float64(),
     }
@@ -87,7 +89,10 @@ def _image_bytes(record: Record) -> bytes | None:
 
 
 def weight_figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """results.json's `weights`: mean, spread, by domain, and how well they tell what is known of the examples."""
+    """results.json's `weights`: mean, spread, by domain, and how well they tell what is known of the examples.
+
+    parts: how well what they are made of tells it, for weigher=trust.
+    """
     weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float64)
     by_domain: dict[str, list[float]] = {}
     quality: dict[str, float] = {}
@@ -96,10 +101,14 @@ def weight_figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if row["known_quality"] is not None:
             quality[row["domain"]] = row["known_quality"]
     means = {domain: sum(values) / len(values) for domain, values in sorted(by_domain.items())}
+    known = [row["known_good"] for row in rows]
+    parts = [part for part in _PARTS if any(any(row.get(f"step_{part}") or ()) for row in rows)]
+    means_of = {part: [sum(row[f"step_{part}"]) / len(row[f"step_{part}"]) for row in rows] for part in parts}
     return {
         "mean": weights.mean().item(),
         "spread": weights.std(correction=0).item(),
-        "separation": separation([row["weight"] for row in rows], [row["known_good"] for row in rows]),
+        "separation": separation([row["weight"] for row in rows], known),
+        **({"parts": {part: separation(means, known) for part, means in means_of.items()}} if parts else {}),
         "domains": means,
         "domain_rank_correlation": domain_rank_correlation(means, quality),
     }

@@ -51,7 +51,7 @@ class BilevelPhase:
 
     def update(self) -> Made:
         """One inner update and, every `outer.every` updates, one outer update of the weigher."""
-        update = self.run.update - self.run.num_cold
+        update = self.run.update - self.run.num_before
         weighing = self.weighing if self.weighing is not None and self.weighing.due(update) else None
         numbers = self.inner_update(update, record=weighing is not None)
         if weighing is not None:
@@ -105,7 +105,8 @@ class BilevelPhase:
         """Adds the gradient of meta_weight times the outer loss: the meta set used directly, beside the pool."""
         run, outer = self.run, self.run.settings.outer
         with self.lookahead.unweighted():
-            (run.settings.inner.meta_weight * self._outer_loss(run.samplers["outer"].draw(outer.batch_size))).backward()
+            rows = run.samplers["outer"].draw(run.settings.inner.meta_batch_size or outer.batch_size)
+            (run.settings.inner.meta_weight * self._outer_loss(rows, run.settings.meta_loss)).backward()
 
     def _outer_update(self, update: int, weighing: WeigherUpdate) -> dict[str, float]:
         """The hypergradient at the updated parameters, and the weigher's update."""
@@ -145,13 +146,13 @@ class BilevelPhase:
         run.history.add(run.update, *columns)
         seen.clear()
 
-    def _outer_loss(self, rows: Sequence[int]) -> Tensor:
-        """The outer loss of a micro-batch of meta chains."""
+    def _outer_loss(self, rows: Sequence[int], kind: str | None = None) -> Tensor:
+        """The outer loss of a micro-batch of meta chains, or another loss of theirs."""
         run, outer = self.run, self.run.settings.outer
         own = own_part(rows)
         batch = run.batch(run.meta, own)
         with run.autocast():
-            mean = outer_loss(run.prm(batch), batch, outer.aggregate, outer.loss, everywhere)
+            mean = outer_loss(run.prm(batch), batch, outer.aggregate, kind or outer.loss, everywhere)
             return mean * (len(own) * num_processes() / len(rows))
 
 

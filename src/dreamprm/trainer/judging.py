@@ -79,7 +79,7 @@ def evidence(run: Run, before: Judged | None, after: Judged) -> Evidence:
     before, counters = before or after, run.counters
     gain, count = _gain(run, after)
     return Evidence(
-        learns=run.learns_weights,
+        learns=run.learns_weights or run.num_trust > 0,
         outer_updates=counters.outer_updates,
         skipped=counters.skipped_outer,
         meta=change_of(run.meta, before.meta_scores, after.meta_scores) if run.meta else None,

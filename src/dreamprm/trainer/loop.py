@@ -15,12 +15,13 @@ from dreamprm.trainer.judging import AFTER, BEFORE, judge, judging_stage
 from dreamprm.trainer.phase import Phase
 from dreamprm.trainer.resume import checkpoint_run
 from dreamprm.trainer.state import Run
+from dreamprm.trainer.trust_phase import TrustPhase
 from dreamprm.trainer.unrolled_phase import UnrolledPhase, is_unrolled
 
 __all__ = ["WEIGH", "enter_phase", "run_progress", "train_phases"]
 
 WEIGH = "weigh"
-_STAGES = {PhaseName.COLD: "cold start", PhaseName.BILEVEL: "bilevel"}
+_STAGES = {PhaseName.COLD: "cold start", PhaseName.TRUST: "trust", PhaseName.BILEVEL: "bilevel"}
 
 
 def enter_phase(run: Run) -> Phase:
@@ -28,6 +29,8 @@ def enter_phase(run: Run) -> Phase:
     if run.phase is None or run.phase.name is not run.phase_name:
         if run.phase_name is PhaseName.COLD:
             run.phase = ColdPhase(run)
+        elif run.phase_name is PhaseName.TRUST:
+            run.phase = TrustPhase(run)
         else:
             run.phase = UnrolledPhase(run) if is_unrolled(run.settings) else BilevelPhase(run)
     return run.phase
@@ -42,6 +45,7 @@ def run_progress(run: Run) -> RunProgress:
     bilevel = 3 * chains + ((chains + 3 * meta) / outer.every if run.learns_weights else 0)
     stages = [
         Stage(_STAGES[PhaseName.COLD], run.num_cold, "update", judged, 3 * (judged + dense)),
+        Stage(_STAGES[PhaseName.TRUST], run.num_trust, "update", chains, 3 * (chains + meta)),
         judging_stage(run, BEFORE),
         Stage(_STAGES[PhaseName.BILEVEL], inner.updates, "update", chains, bilevel),
         Stage(WEIGH, len(run.train)),
@@ -58,7 +62,7 @@ def train_phases(
     metrics: None in all processes of a run but the first.
     """
     while run.update < run.num_updates:
-        if run.phase_name is PhaseName.BILEVEL and run.update == run.num_cold and run.before is None:
+        if run.phase_name is PhaseName.BILEVEL and run.update == run.num_before and run.before is None:
             run.before = judge(run, BEFORE, progress, stop)
             if run.before is None or any(everyone(stop.asked)):
                 checkpoint_run(run, metrics)
@@ -77,7 +81,11 @@ def _train_phase(
     progress: RunProgress,
 ) -> bool:
     settings = run.settings
-    first, end = (0, run.num_cold) if phase.name is PhaseName.COLD else (run.num_cold, run.num_updates)
+    first, end = {
+        PhaseName.COLD: (0, run.num_cold),
+        PhaseName.TRUST: (run.num_cold, run.num_before),
+        PhaseName.BILEVEL: (run.num_before, run.num_updates),
+    }[phase.name]
     run.prm.train()
     with progress.stage(_STAGES[phase.name], run.update - first) as report:
         while run.update < end:

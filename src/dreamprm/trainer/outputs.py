@@ -24,6 +24,7 @@ from dreamprm.report.model_card import CardFacts, write_model_card
 from dreamprm.run_files.history import read_history
 from dreamprm.run_files.weight_tables import weight_figures, write_weights
 from dreamprm.sources import RunData, known_good
+from dreamprm.sources.world_source import MODEL, READER
 from dreamprm.trainer.baselines import compare_with_baselines
 from dreamprm.trainer.judging import AFTER, evidence, judge
 from dreamprm.trainer.loop import WEIGH
@@ -67,7 +68,7 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
         "cold_start": {} if run.before is None else run.before.figures,
         "meta": _meta_figures(found),
         "sum_rule": run.counters.sum_rule,
-        "weights": weight_figures(rows),
+        "weights": weight_figures(rows) | ({"sureness": run.counters.sureness} if run.num_trust else {}),
         "cost": _cost(run, time.monotonic() - began),
     }
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
@@ -81,7 +82,7 @@ def _card_facts(run: Run) -> CardFacts:
     path = settings.model.path
     # A hub's name has one slash and is no folder here.
     is_hub_name = path.count("/") == 1 and ":" not in path and not Path(path).exists()
-    named = "the embedded world's tiny InternVL" if path == "world" else Path(path).name
+    named = "the embedded world's tiny InternVL" if path in (MODEL, READER) else Path(path).name
     return CardFacts(
         base=path if is_hub_name else None,
         model=named,
@@ -145,9 +146,14 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
     if run.weigher.per_step:
         steps = [found[: len(row["step_scores"])] for row, found in zip(rows, weights, strict=True)]
         means = [sum(found) / len(found) for found in steps]
-        return [
+        rows = [
             row | {"weight": mean, "step_weights": found} for row, mean, found in zip(rows, means, steps, strict=True)
         ]
+        for features in seen:
+            for name, values in run.weigher.opinions(features).items():
+                for place, found in zip(features.index.tolist(), values.tolist(), strict=True):
+                    rows[place][f"step_{name}"] = found[: len(rows[place]["step_scores"])]
+        return rows
     return [row | {"weight": weight} for row, weight in zip(rows, weights, strict=True)]
 
 
@@ -183,6 +189,7 @@ def _cost(run: Run, seconds: float) -> dict[str, Any]:
     cost: dict[str, Any] = {
         "seconds": seconds,
         "seconds_cold_start": counters.seconds.get(PhaseName.COLD, 0.0),
+        "seconds_trust": counters.seconds.get(PhaseName.TRUST, 0.0),
         "seconds_bilevel": counters.seconds.get(PhaseName.BILEVEL, 0.0),
         # Kilobytes on Linux, bytes on macOS.
         "peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10),

@@ -113,7 +113,8 @@ def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:
     if run.update > run.num_updates:
         raise UserError(
             f"the checkpoint stands at update {run.update}, past the {run.num_updates} of the settings: "
-            f"dreamprm train resume={shlex.quote(str(run.folder))} inner.updates={run.update - run.num_cold}   or more"
+            f"dreamprm train resume={shlex.quote(str(run.folder))} "
+            f"inner.updates={run.update - run.num_before}   or more"
         )
     enter_phase(run)
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
@@ -19,6 +19,7 @@ from dreamprm.prm.collate import Batch, Collator
 from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import DenseLoss
 from dreamprm.sources.sampler import EpochSampler
+from dreamprm.trainer.trust_plan import trust_samples, trust_updates
 from dreamprm.weigher import Weigher
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Counters:
     """Numbers that go on over a resume and end up in results.json.
 
     seconds: by phase.  check_error, sum_rule: the engine's last comparison with autograd, and its largest residual of
-    the sum rule.
+    the sum rule.  sureness: α of the two judges of weigher=trust, on the half of the meta set that they have not seen.
     """
 
     skipped_outer: int = 0
@@ -42,6 +43,7 @@ class Counters:
     seconds: dict[str, float] = field(default_factory=dict)
     check_error: float | None = None
     sum_rule: float | None = None
+    sureness: list[float | None] = field(default_factory=lambda: [None, None])
 
 
 @dataclass
@@ -74,8 +76,10 @@ class Run:
         `judge` makes batches of chains from anywhere (meta, test, cold start).
     Its data: train, meta, test, cold; samplers, which draw from them.
     history: what becomes of single examples, where the run keeps that.
-    Where it stands: update, which counts the cold start's first, then the bilevel ones; phase, made when its first
-        update is due; counters; before, the judgement of the PRM that the bilevel phase began with.
+    Where it stands: update, which counts the cold start's first, then those of weigher=trust, then the bilevel ones;
+        phase, made when its first update is due; counters; fresh and start, the trained parameters before and after
+        the cold start where weigher=trust goes back to them; before, the judgement of the PRM that the bilevel phase
+        began with.
     What its checkpoints remember besides: digests of the data, and of what the model was read from; changes of settings
         at resumes; num_metrics rows written when the checkpoint was that it went on from; see resume.py.
     """
@@ -101,6 +105,8 @@ class Run:
     counters: Counters = field(default_factory=Counters)
     before: Judged | None = None
     history: WeightHistory | None = None
+    fresh: dict[str, Tensor] = field(default_factory=dict)
+    start: dict[str, Tensor] | None = None
 
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     model_digests: dict[str, str] = field(default_factory=dict)
@@ -109,6 +115,9 @@ class Run:
 
     def __post_init__(self) -> None:
         sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
+        sizes |= trust_samples(self.settings, self.train, self.meta)
+        if self.num_trust:
+            self.fresh = {name: value.detach().clone() for name, value in self.trainable().items()}
         self.samplers = {
             name: EpochSampler(size, seed=self.settings.seed * 10 + place)
             for place, (name, size) in enumerate(sizes.items())
@@ -120,13 +129,30 @@ class Run:
         return self.settings.cold.updates
 
     @property
+    def trust_updates(self) -> tuple[int, int]:
+        """Of the looks of weigher=trust, and of each of its two judges."""
+        return trust_updates(self.settings, len(self.train))
+
+    @property
+    def num_trust(self) -> int:
+        looks, judge = self.trust_updates
+        return looks + 2 * judge
+
+    @property
+    def num_before(self) -> int:
+        """Updates before the bilevel phase."""
+        return self.num_cold + self.num_trust
+
+    @property
     def num_updates(self) -> int:
-        return self.settings.cold.updates + self.settings.inner.updates
+        return self.num_before + self.settings.inner.updates
 
     @property
     def phase_name(self) -> PhaseName:
         """The phase of the next update."""
-        return PhaseName.COLD if self.update < self.num_cold else PhaseName.BILEVEL
+        if self.update < self.num_cold:
+            return PhaseName.COLD
+        return PhaseName.TRUST if self.update < self.num_before else PhaseName.BILEVEL
 
     @property
     def learns_weights(self) -> bool:
@@ -134,6 +160,13 @@ class Run:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.prm.named_parameters() if value.requires_grad}
+
+    @torch.no_grad()
+    def put(self, parameters: Mapping[str, Tensor]) -> None:
+        """Set the trained parameters to these values."""
+        own = self.trainable()
+        for name, value in parameters.items():
+            own[name].copy_(value)
 
     def batch(self, records: Sequence[Record], rows: Sequence[int]) -> Batch:
         collate = self.collator if records is self.train else self.judge
@@ -154,6 +187,7 @@ class Run:
             "optimizers": {name: one.state_dict() for name, one in self._optimizers().items()},
             "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
             "counters": vars(self.counters),
+            "start": self.start,
             "before": None if self.before is None else self.before.state_dict(),
             # The dropout masks of every process, the first one's first.
             "random": everyone(random_state()),
@@ -166,9 +200,9 @@ class Run:
             odd = sorted(set(own) ^ set(state["parameters"]))
             raise UserError(f"the checkpoint's parameters are not this model's: {', '.join(odd[:5])} differ")
         buffers = dict(self.prm.named_buffers())
+        self.put(state["parameters"])
+        self.start = state.get("start")
         with torch.no_grad():
-            for name, value in state["parameters"].items():
-                own[name].copy_(value)
             for name, value in state["buffers"].items():
                 buffers[name].copy_(value)
         self.weigher.load_state_dict(state["weigher"])

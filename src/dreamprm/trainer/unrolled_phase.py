@@ -65,7 +65,7 @@ class UnrolledPhase(BilevelPhase):
     """Windows of `unroll` inner updates, each ending with an outer one; plain updates between them."""
 
     def update(self) -> Made:
-        update = self.run.update - self.run.num_cold
+        update = self.run.update - self.run.num_before
         if self.weighing is None or not self._window_begins(update):
             return Made(self.inner_update(update, record=False))
         numbers, status = self._window(self.set_inner_lr(update))

@@ -11,6 +11,7 @@ from dreamprm.weigher.instance_table import InstanceTable, InstanceTableSettings
 from dreamprm.weigher.small_loss import SmallLoss, SmallLossSettings
 from dreamprm.weigher.step_net import StepNet, StepNetSettings
 from dreamprm.weigher.step_table import StepTable, StepTableSettings
+from dreamprm.weigher.trust import Trust, TrustSettings
 from dreamprm.weigher.uniform import Uniform, UniformSettings
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
@@ -24,6 +25,7 @@ WEIGHERS: dict[str, tuple[type[WeigherSettings], type[Weigher]]] = {
     "small_loss": (SmallLossSettings, SmallLoss),
     "step_net": (StepNetSettings, StepNet),
     "step_table": (StepTableSettings, StepTable),
+    "trust": (TrustSettings, Trust),
 }
 """Kind -> (settings, class): the line that a new weigher adds."""
 

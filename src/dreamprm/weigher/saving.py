@@ -15,6 +15,7 @@ from torch import nn
 from dreamprm.files import replacing
 from dreamprm.weigher.building import WEIGHERS
 from dreamprm.weigher.instance_table import InstanceTable
+from dreamprm.weigher.trust import Trust
 from dreamprm.weigher.weigher import Weigher
 
 __all__ = ["WeigherError", "load", "save"]
@@ -33,7 +34,8 @@ def save(
     kinds = _kinds()
     if type(weigher) not in kinds.values() or not isinstance(weigher, Weigher):
         raise WeigherError(f"{type(weigher).__name__} is not one of {', '.join(kinds)}")
-    rows = len(weigher.table) if isinstance(weigher, InstanceTable) else None
+    table = {InstanceTable: "table", Trust: "pull"}
+    rows = next((len(getattr(weigher, name)) for make, name in table.items() if isinstance(weigher, make)), None)
     if rows is not None and (keys is None or len(keys) != rows):
         raise WeigherError(f"a table of {rows} examples needs their {rows} keys, got {len(keys or ())}")
     tensors = {f"weigher.{name}": value.detach().contiguous() for name, value in weigher.state_dict().items()}

@@ -38,6 +38,10 @@ class Weigher(nn.Module):
     def forward(self, features: Features) -> Float[Tensor, "B ..."]:
         raise NotImplementedError
 
+    def opinions(self, features: Features) -> dict[str, Float[Tensor, "B S"]]:
+        """What each part of a weigher that is made of several says of every step; nothing by default."""
+        return {}
+
     def project(self) -> None:
         """Called after each update of the weigher: puts parameters back into their bounds."""
 

@@ -52,7 +52,8 @@ def test_it_trains_on_the_world(name: str, tmp_path: Path) -> None:
     assert set(results["best_of_n"]["prm"]) == {"1", "2", "4", "8"}
     assert set(results["best_of_n"]["prm"]["8"]) == {"value", "low", "high", "n"}
     learns = resolve_train(compose_config("train", overrides)).weigher.learns
-    assert results["cost"]["outer_updates"] == (2 if learns else 0)
+    made = results["cost"]["outer_updates"]
+    assert made > 2 if name == "trust" else made == (2 if learns else 0)  # it looks at every chain twice
 
 
 @pytest.mark.parametrize("name", PAPERS)

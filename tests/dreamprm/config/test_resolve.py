@@ -33,7 +33,7 @@ from dreamprm.weigher.instance_table import InstanceTableSettings
         (
             "weigher.kind=net",
             r"weigher\.kind: 'net' is none of domain_table, instance_net, instance_table, small_loss, step_net, "
-            "step_table, uniform",
+            "step_table, trust, uniform",
         ),
         ("model.head=gen", r"model\.head: .*generative"),
         ("outer.optimizer.lr=-1", r"outer\.optimizer: lr must be above 0, is -1"),

@@ -29,7 +29,7 @@ $(DEV): $(SETUP)
 	@touch $(DEV)
 
 train: $(SETUP)  ## train on the embedded world; ARGS="+experiment=instance_table seed=1" for another run
-	$(BIN)/python -m src.train $(or $(ARGS),+experiment=instance_net)
+	$(BIN)/python -m src.train $(or $(ARGS),+experiment=trust)
 
 six: $(SETUP)  ## sample, label, train, score, select, evaluate by six commands; LIMIT=48 for a small run
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/six_commands.sh $(ARGS)

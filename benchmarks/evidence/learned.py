@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.evidence.chains import Chains
-from benchmarks.evidence.fitting import Fit, MetaLoss, aggregate, meta_losses, scores
+from benchmarks.evidence.fitting import LR, Fit, MetaLoss, aggregate, meta_losses, scores
 from benchmarks.evidence.judge import Judge
 from benchmarks.evidence.start import Start
 
@@ -97,11 +97,20 @@ def label_posterior(start: Start, *, updates: int = 120, seed: int = 0) -> Tenso
 
 
 def train_jointly(
-    judge: Judge, chains: Chains, meta: Chains, weights: Tensor | None, *, updates: int, seed: int, how: str = "min"
+    judge: Judge,
+    chains: Chains,
+    meta: Chains,
+    weights: Tensor | None,
+    *,
+    updates: int,
+    seed: int,
+    how: str = "min",
+    lr: float = LR,
+    meta_weight: float = 1.0,
 ) -> Judge:
     """Trained on the weighted labels of the pool and, beside them, on the meta set's outcomes."""
     run, other, loss = (
-        Fit(judge, chains, updates, seed),
+        Fit(judge, chains, updates, seed, lr=lr),
         Fit(judge, meta, updates, seed),
         meta_losses("cross_entropy", how),
     )
@@ -111,7 +120,8 @@ def train_jointly(
         losses = F.binary_cross_entropy_with_logits(judge(chains.states[rows]), chains.labels[rows], reduction="none")
         used = mask.float() if weights is None else mask * weights[rows]
         pool = ((losses * used).sum(1) / mask.sum(1)).mean()
-        run.step(pool + loss(judge(meta.states[asked]), meta.mask[asked], meta.correct[asked]).mean())
+        outcomes = loss(judge(meta.states[asked]), meta.mask[asked], meta.correct[asked]).mean()
+        run.step(pool + meta_weight * outcomes)
     return judge
 
 

@@ -63,7 +63,11 @@ def agreement(trainer: Any, rows: list[dict[str, str]]) -> float:
 
 
 def main(
-    num_train: int = 600, num_trusted: int = 32, epochs: float = 20, output_dir: str = "runs/dpo_trainer", seed: int = 0
+    num_train: int = 600,
+    num_trusted: int = 100,
+    epochs: float = 30,
+    output_dir: str = "runs/dpo_trainer",
+    seed: int = 0,
 ) -> tuple[float, float]:
     set_seed(seed)
     rows, bad = pairs(num_train, num_trusted + 400, seed)
@@ -72,14 +76,14 @@ def main(
         policy,
         ref_model=reference,
         args=DPOConfig(
-            output_dir, num_train_epochs=epochs, per_device_train_batch_size=50, learning_rate=1e-3, weight_decay=0.0,
-            beta=0.5, lr_scheduler_type="constant", report_to="none", save_strategy="no", use_cpu=True, bf16=False,
+            output_dir, num_train_epochs=epochs, per_device_train_batch_size=50, learning_rate=3e-4, weight_decay=0.0,
+            beta=2.0, lr_scheduler_type="constant", report_to="none", save_strategy="no", use_cpu=True, bf16=False,
             gradient_checkpointing=False, logging_steps=60, disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(rows[:num_train]),
         eval_dataset=Dataset.from_list(rows[num_train : num_train + num_trusted]),
         processing_class=tokenizer(),
-        weigher_rate=0.1,
+        weigher_rate=0.2,
     )  # fmt: skip
     trainer.train()
     assert isinstance(trainer.weigher, TokenTable)  # what it makes where no weigher is given

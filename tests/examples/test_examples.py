@@ -83,6 +83,13 @@ def test_weights_in_sft_trainer_find_poisoned_answers(example: ModuleType, tmp_p
     assert example.main(epochs=10, output_dir=str(tmp_path)) >= 0.8
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("example", ["dpo_trainer"], indirect=True)
+def test_weights_in_dpo_trainer_find_exchanged_pairs(example: ModuleType, tmp_path: Path) -> None:
+    # .917 after the example's 30 epochs on seed 100, of which these are the first 8.
+    assert example.main(epochs=8, output_dir=str(tmp_path))[0] >= 0.7
+
+
 @pytest.mark.parametrize(
     ("example", "small", "auc"),
     [

@@ -127,9 +127,15 @@ class StepProbe:
             target.grad = g
             state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.state.items()}
             steppers[s.kind].state[target].update(state)
-        with torch.enable_grad():
-            for stepper in steppers.values():
-                stepper.step()
+        # A fresh optimizer counts its steps in the default dtype, and in fp32 1 - β^t loses four digits at t = 1.
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.enable_grad():
+                for stepper in steppers.values():
+                    stepper.step()
+        finally:
+            torch.set_default_dtype(usual)
         return moved, grads
 
     def _verify_theta(self, step: TakenStep, moved: Sequence[Tensor]) -> None:

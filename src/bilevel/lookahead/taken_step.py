@@ -100,6 +100,7 @@ class TakenStep:
     scale: float
     shards: Shards
     constraint: Constraint | None
+    lengths: Tensor | None
     cache: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
@@ -150,7 +151,7 @@ class TakenStep:
             optimizers, clipping, adam, names, settings, first, size, skipped,
             {p: (g, version) for p, g, version in grads}, before,
             others, {p: fingerprint(p) for p in (*names, *others)}, sequence_number(), scale, shards,
-            constraint,
+            constraint, lengths([*names, *others]),
         )  # fmt: skip
 
     @property
@@ -188,7 +189,13 @@ class TakenStep:
                 "(optimizer.zero_grad() with set_to_none=True does no harm)"
             )
         refuse_moved(self.others, self.written)
+        now = list(self.written)
         moved = [p for p, kept in self.written.items() if fingerprint(p) != kept]
+        if not moved and self.lengths is not None:  # by .data or numpy, which torch does not count
+            found = lengths(now)
+            assert found is not None, "there were some"
+            if not bool(torch.isclose(found, self.lengths, rtol=0.0, atol=0.0, equal_nan=True).all()):
+                moved = [p for p, one, two in zip(now, found, self.lengths, strict=True) if float(one) != float(two)]
         if moved:
             raise RuntimeError(
                 f"{named(moved, self.names)}: changed between lookahead.step() and backward_outer (another optimizer, "
@@ -258,6 +265,15 @@ class TakenStep:
                 theta |= self.optimizers.undo(undone, self.settings)
             self.cache["theta"] = theta
         return self.cache["theta"]
+
+
+def lengths(parameters: Sequence[Tensor]) -> Tensor | None:
+    """‖θ‖ of each, on one device: one read of the memory, no wait. None where there are none."""
+    own = [local(p).detach() for p in parameters]
+    if not own:
+        return None
+    each: Any = torch._foreach_norm(own)
+    return torch.stack([size.to(own[0].device, torch.float64) for size in each])
 
 
 def wide(*tensors: Tensor) -> torch.dtype:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -272,7 +272,7 @@ def lengths(parameters: Sequence[Tensor]) -> Tensor | None:
     own = [local(p).detach() for p in parameters]
     if not own:
         return None
-    each: Any = torch._foreach_norm(own)
+    each: Any = cast(Any, torch)._foreach_norm(own)
     return torch.stack([size.to(own[0].device, torch.float64) for size in each])
 
 

@@ -106,7 +106,8 @@ class Judge:
     ) -> None:
         start = time.perf_counter()
         assert batch.used is not None, "inner() has seen to it"
-        precision, least = batch.precision or batch.used.dtype, batch.used.abs().min().item()
+        precision = batch.precision or batch.used.dtype
+        least = batch.used.abs().min().item() if batch.used.numel() else 1.0
         agreement = reference.compare(parts, cotangent, precision, least)
         if math.isnan(agreement.error):
             self.schedule.again()

@@ -55,7 +55,8 @@ class ForwardMode(Replay):
                     change = tangent(outputs[place])
                     if change is not None:
                         changes[id(call), place] = no_tangent(change)
-        moved = any(bool(change.any()) for change in changes.values())
+        # Of no example there is no tangent.
+        moved = all(not change.numel() for change in changes.values()) or any(bool(c.any()) for c in changes.values())
         if len(changes) < len(self._asked) or (alive and self._asked and not self._by_parameters and not moved):
             raise ZeroTangentError(
                 "forward mode gave no tangent for the model's output: a layer drops it (a frozen 4-bit layer, "

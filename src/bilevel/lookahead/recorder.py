@@ -126,6 +126,8 @@ def away_from_zero(coefficients: Tensor) -> Tensor:
     Floating point keeps its relative precision at any size, so nothing is lost by the smallness; only fp16 losses,
     whose exponents end at 1e-8, get a larger floor.
     """
+    if not coefficients.numel():  # one of several processes, with no example in this micro-batch
+        return coefficients
     largest = coefficients.abs().max()
     base = torch.where(largest > 0, largest, torch.full_like(largest, 1.0 / len(coefficients)))
     floor = base * (1e-3 if coefficients.dtype == torch.float16 else 1e-12)

@@ -248,13 +248,13 @@ class Tape:
         used = away_from_zero(coefficients)
         self._divide = used if scale == 1.0 else used * scale
         self.maps = RowMaps(self.rows, len(losses))
-        self.recording = True
+        self.recording = some = len(losses) > 0  # one of several processes may have no example: nothing to note
         total = (used * losses).sum()
         try:
             backward(total if scale == 1.0 else total * scale)
         finally:
             self.recording = False
-        if not self.entries:
+        if some and not self.entries:
             raise RuntimeError(
                 "no use of a trainable parameter was seen in lookahead.inner(): compute the losses inside the block; "
                 "where they are (inside torch.func.vmap, or looked up by parameter[ids]), choose product='jvp' or "

@@ -1,12 +1,15 @@
-"""Two processes with half of each batch give the hypergradient and the parameters of one with the whole batch.
+"""Two processes, or four, with parts of each batch give the hypergradient and the parameters of one with all of it.
 
-The module itself, DistributedDataParallel around it, and `fully_shard` on it; one spawn makes all runs.
+The module itself, DistributedDataParallel around it, and `fully_shard` on it; one spawn of each number makes all runs.
+Four share seven examples, in two micro-batches of which the last process has nothing in the second; or three.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +24,17 @@ import bilevel
 from bilevel import Lookahead
 from bilevel.lookahead.shards import Shards
 
-NUM_EXAMPLES, NUM_PROCESSES, NUM_UPDATES = 8, 2, 3
+NUM_PROCESSES, NUM_UPDATES = 2, 3
 # (how the model is given to several processes, product)
 WAYS = (("module", "ghost"), ("module", "jvp"), ("ddp", "ghost"), ("ddp", "jvp"), ("fsdp", "ghost"))
+# (way, product, number of examples) of four processes
+WAYS_OF_FOUR = (
+    ("module", "jvp", 7),
+    ("ddp", "ghost", 7),
+    ("fsdp", "ghost", 7),
+    ("module", "jvp", 3),
+    ("fsdp", "ghost", 3),
+)
 
 
 class Block(nn.Module):
@@ -49,75 +60,74 @@ class Net(nn.Module):
         return self.head(self.second(self.first(self.table(tokens))).mean(1))
 
 
-def _given(way: str | None, net: Net) -> nn.Module:
+def _given(way: str | None, net: Net, size: int) -> nn.Module:
     if way == "ddp":
         return DistributedDataParallel(net)
     if way == "fsdp":
-        mesh = init_device_mesh("cpu", (NUM_PROCESSES,))
+        mesh = init_device_mesh("cpu", (size,))
         for part in (net.first, net.second, net):
             fully_shard(part, mesh=mesh)
     return net
 
 
-def _train(way: str | None, product: str, rank: int) -> dict[str, Tensor]:
+def _train(way: str | None, product: str, rank: int, size: int = 1, num_examples: int = 8) -> dict[str, Tensor]:
     """dF/dphi of each update and the parameters after the last; the second half of each batch is a micro-batch."""
     torch.manual_seed(0)
     net = Net().double()
-    model = _given(way, net)
+    model = _given(way, net, size)
     generator = torch.Generator().manual_seed(1)
-    tokens, meta = (torch.randint(0, 6, (NUM_EXAMPLES, 4), generator=generator) for _ in range(2))
-    label = torch.randint(0, 3, (NUM_EXAMPLES,), generator=generator)
-    own = torch.arange(NUM_EXAMPLES) if way is None else torch.arange(rank, NUM_EXAMPLES, NUM_PROCESSES)
+    tokens, meta = (torch.randint(0, 6, (num_examples, 4), generator=generator) for _ in range(2))
+    label = torch.randint(0, 3, (num_examples,), generator=generator)
+    own = torch.arange(rank, num_examples, size)
+    half = (-(-num_examples // size) + 1) // 2  # of the process that has most
+    parts = own[:half], own[half:]
     phi = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
-    rows = nn.Embedding(NUM_EXAMPLES, 1, sparse=True).double()
+    rows = nn.Embedding(num_examples, 1, sparse=True).double()
     with torch.no_grad():
-        rows.weight.copy_(torch.linspace(-1, 1, NUM_EXAMPLES)[:, None])
+        rows.weight.copy_(torch.linspace(-1, 1, num_examples)[:, None])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     lookahead = Lookahead(model, optimizer, clip_norm=0.1, product=product)  # pyright: ignore[reportArgumentType]
+
+    def outer(part: Tensor) -> Tensor:
+        """This process's summands of the mean over all, as a mean over processes and their two micro-batches has it."""
+        losses = F.cross_entropy(model(meta[part]), label[part], reduction="sum")
+        return losses * (2 * size / num_examples) + 0.1 * phi.square().sum()
+
     found: dict[str, Tensor] = {}
     for update in range(NUM_UPDATES):
         optimizer.zero_grad()
-        for part in own.chunk(2):
+        for part in parts:
             with lookahead.inner():
                 losses = F.cross_entropy(model(tokens[part]), label[part], reduction="none")
                 weights = (tokens[part, :3].double() @ phi).sigmoid() + rows(part)[:, 0].exp()
-                lookahead.backward(losses, weights / len(own))
-        if update:
-            _train_on_more(lookahead, model, net, (meta[own], label[own]), alone=way in ("module", "ddp"), rank=rank)
+                lookahead.backward(losses, weights * (size / num_examples))
+        if update:  # terms without weights
+            with lookahead.unweighted():
+                (0.3 * outer(own)).backward()
+                _penalize(net, way, rank, size)
         lookahead.step()
         phi.grad = torch.ones_like(phi)  # what is there already is added to, not averaged
         rows.weight.grad = None
-        for part in own.chunk(2)[:1]:
-            lookahead.accumulate_outer(_outer(model, meta[part], label[part], phi))
-        lookahead.backward_outer(_outer(model, meta[own.chunk(2)[1]], label[own.chunk(2)[1]], phi))
+        lookahead.accumulate_outer(outer(parts[0]))
+        lookahead.backward_outer(outer(parts[1]))
         gradient = rows.weight.grad
         assert gradient is not None
         assert gradient.is_sparse
         found[f"phi {update}"], found[f"rows {update}"] = phi.grad, gradient.to_dense()
         found[f"norm {update}"] = torch.tensor(lookahead.report["inner_gradient_norm"])
         assert lookahead.report["sum_rule"] < 1e-9
-        if update in (0, 1):
+        if update in (0, 1) and len(own):
             assert lookahead.report["check"] < 1e-7
     for name, parameter in net.named_parameters():
         found[name] = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach()
     return found
 
 
-def _train_on_more(
-    lookahead: Lookahead, model: nn.Module, net: Net, meta: tuple[Tensor, Tensor], *, alone: bool, rank: int
-) -> None:
-    """Terms without weights: every process's own chains, and a penalty that the first adds alone where it can.
-
-    A shard's penalty is its own process's.
-    """
-    with lookahead.unweighted():
-        (0.3 * F.cross_entropy(model(meta[0]), meta[1])).backward()
-        if rank == 0 or not alone:
-            ((NUM_PROCESSES if alone else 1) * 0.01 * net.second.log_scale.square().sum()).backward()
-
-
-def _outer(model: nn.Module, tokens: Tensor, label: Tensor, phi: Tensor) -> Tensor:
-    return F.cross_entropy(model(tokens), label) + 0.1 * phi.square().sum()
+def _penalize(net: Net, way: str | None, rank: int, size: int) -> None:
+    """The gradient of 0.01 |scale|²: the first process adds it for all; where each has a shard, each its own."""
+    share = 1 if way == "fsdp" else size if rank == 0 else 0
+    if share:
+        (share * 0.01 * net.second.log_scale.square().sum()).backward()
 
 
 def _refusals() -> dict[str, str]:
@@ -201,22 +211,34 @@ def _never_whole(processes: int) -> int:
 
     Shards.whole = watched  # type: ignore[method-assign]
     try:
-        _train("fsdp", "ghost", processes)
+        _train("fsdp", "ghost", processes, NUM_PROCESSES)
     finally:
         Shards.whole = gather  # type: ignore[method-assign]
     return largest
 
 
 def _process(rank: int, folder: str) -> None:
+    with _group(rank, folder, NUM_PROCESSES):
+        found: dict[str, Any] = {f"{way} {product}": _train(way, product, rank, NUM_PROCESSES) for way, product in WAYS}
+        found["refused"] = _refusals()
+        found["seen"] = [_one_process_sees_it(way, rank) for way in ("module", "fsdp")]
+        found["largest"] = _never_whole(rank)
+        found["bf16"] = _in_bfloat16(rank)
+        torch.save(found, f"{folder}/{rank}.pt")
+
+
+def _process_of_four(rank: int, folder: str) -> None:
+    with _group(rank, folder, 4):
+        found = [_train(way, product, rank, 4, num_examples) for way, product, num_examples in WAYS_OF_FOUR]
+        torch.save(found, f"{folder}/{rank}.pt")
+
+
+@contextmanager
+def _group(rank: int, folder: str, size: int) -> Generator[None]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=NUM_PROCESSES)
-    found: dict[str, Any] = {f"{way} {product}": _train(way, product, rank) for way, product in WAYS}
-    found["refused"] = _refusals()
-    found["seen"] = [_one_process_sees_it(way, rank) for way in ("module", "fsdp")]
-    found["largest"] = _never_whole(rank)
-    found["bf16"] = _in_bfloat16(rank)
-    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=size)
+    yield
     distributed.destroy_process_group()
 
 
@@ -234,6 +256,15 @@ def test_two_processes_are_one_with_the_whole_batch(processes: list[dict[str, An
     for found in processes:
         # float64; the sums over examples are taken in another order
         torch.testing.assert_close(found[f"{way} {product}"], whole, rtol=1e-10, atol=1e-14)
+
+
+def test_four_processes_are_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(_process_of_four, (str(tmp_path),), nprocs=4)
+    everywhere = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(4)]
+    for place, (_, product, num_examples) in enumerate(WAYS_OF_FOUR):
+        whole = _train(None, product, 0, num_examples=num_examples)
+        for found in everywhere:
+            torch.testing.assert_close(found[place], whole, rtol=1e-10, atol=1e-14)
 
 
 def test_what_is_not_supported_is_named(processes: list[dict[str, Any]]) -> None:

@@ -24,7 +24,7 @@ from benchmarks.evidence.chains import Chains
 from benchmarks.evidence.judge import Judge
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["Fit", "LossOf", "MetaLoss", "aggregate", "figures", "meta_losses", "plain", "scores", "train_on"]
+__all__ = ["LR", "Fit", "LossOf", "MetaLoss", "aggregate", "figures", "meta_losses", "plain", "scores", "train_on"]
 
 BATCH = 64
 LR = 1e-3
@@ -97,9 +97,10 @@ def train_on(
     *,
     updates: int,
     seed: int,
+    lr: float = LR,
 ) -> Judge:
     """The judge after weighted training on these chains' labels, or on other targets; both (N, S)."""
-    run = Fit(judge, chains, updates, seed)
+    run = Fit(judge, chains, updates, seed, lr=lr)
     for _ in range(updates):
         run.weighted(run.draw(), weights, targets)
     return run.judge

@@ -108,7 +108,7 @@ def train_jointly(
     lr: float = LR,
     meta_weight: float = 1.0,
 ) -> Judge:
-    """Trained on the weighted labels of the pool and, beside them, on the meta set's outcomes."""
+    """Trained on the weighted labels of the pool and, beside them, on the meta set's outcomes, times `meta_weight`."""
     run, other, loss = (
         Fit(judge, chains, updates, seed, lr=lr),
         Fit(judge, meta, updates, seed),

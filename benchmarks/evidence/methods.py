@@ -355,51 +355,6 @@ def cleaned_cut(start: Start, below: float = 1.0) -> Outcome:
     return Outcome(fit(start, (trust >= below).float().expand_as(start.train.labels)), trust)
 
 
-LONGER, LONGER_LR, LONGER_META = 300, 3e-3, 3.0
-"""The last training of `+experiment=trust`, chosen on validation seeds from 100 on: the meta set counts more."""
-
-
-def longer(start: Start, weights: Tensor | None = None) -> Judge:
-    """`with_meta` by the settings of the product's recipe."""
-    return train_jointly(
-        Judge(start.cold), start.train, start.meta, weights,
-        updates=LONGER, seed=start.seed + 1, lr=LONGER_LR, meta_weight=LONGER_META,
-    )  # fmt: skip
-
-
-def meta_added_longer(start: Start) -> Outcome:
-    return Outcome(longer(start))
-
-
-def posterior_and_meta_longer(start: Start) -> Outcome:
-    trust = _posterior(start)
-    return Outcome(longer(start, weights_of(trust, 1.0)), trust)
-
-
-def combined_and_meta_longer(start: Start) -> Outcome:
-    """The recipe of `+experiment=trust`."""
-    trust = _posterior(start) + _trust(start, "both")
-    return Outcome(longer(start, weights_of(trust, 1.0)), trust)
-
-
-def meta_directly_longer(start: Start) -> Outcome:
-    run, loss = (
-        Fit(Judge(start.cold), start.meta, LONGER, start.seed, lr=LONGER_LR),
-        meta_losses("cross_entropy", "min"),
-    )
-    for _ in range(LONGER):
-        rows = run.draw()
-        run.step(loss(run.judge(start.meta.states[rows]), start.meta.mask[rows], start.meta.correct[rows]).mean())
-    return Outcome(run.judge)
-
-
-def no_selection_longer(start: Start) -> Outcome:
-    run = Fit(Judge(start.cold), start.train, LONGER, start.seed + 1, lr=LONGER_LR)
-    for _ in range(LONGER):
-        run.weighted(run.draw(), None)
-    return Outcome(run.judge)
-
-
 def published(start: Start) -> Outcome:
     return Outcome(*online.published(start))
 
@@ -439,11 +394,6 @@ METHODS: dict[str, Method] = {
     "step_table_and_meta": step_table_and_meta,
     "posterior": posterior,
     "posterior_and_meta": posterior_and_meta,
-    "no_selection_longer": no_selection_longer,
-    "meta_added_longer": meta_added_longer,
-    "meta_directly_longer": meta_directly_longer,
-    "posterior_and_meta_longer": posterior_and_meta_longer,
-    "combined_and_meta_longer": combined_and_meta_longer,
     "combined": combined,
     "combined_and_meta": combined_and_meta,
     "cleaned_weights": cleaned_weights,

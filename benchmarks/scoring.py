@@ -4,7 +4,8 @@
 
 InternVL3-1B's architecture at half its width and a quarter of its layers (tower and language model keep their
 proportion), random weights; the question has one image of one tile, 256 tokens, and with it takes four fifths of a
-candidate's tokens. --text: a Qwen2 of 11 M parameters and no image, where nothing but tokens is shared. Prints the
+candidate's tokens. The outer pass of a meta-update (`outer.by_question`) is one forward and backward of the same
+candidates, tower and all. --text: a Qwen2 of 11 M parameters and no image, where tokens alone are shared. Prints the
 median of the ratios of alternating pairs, and the largest difference of the scores.
 """
 
@@ -24,6 +25,7 @@ from benchmarks.recipes import internvl3
 from dreamprm.data.readers.images import as_images
 from dreamprm.data.record import Image, Record
 from dreamprm.prm import PRM
+from dreamprm.prm.shared_prefix import SharedPrefixScorer
 from dreamprm.world import base_folder
 
 IMAGE_TOKENS = 256
@@ -65,6 +67,12 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def _backward(prm: PRM, log_odds: torch.Tensor) -> torch.Tensor:
+    prm.zero_grad()
+    log_odds.min(1).values.sigmoid().mean().backward()
+    return torch.cat([p.grad.flatten() for p in prm.parameters() if p.grad is not None])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=(__doc__ or "").splitlines()[0])
     for name, default in (("pairs", 7), ("shared", 400), ("own", 100), ("candidates", 8)):
@@ -85,10 +93,19 @@ def main() -> None:
         first, shared, alone = seconds(one), seconds(together), seconds(whole)
         ratios.append((shared / first, alone / first, alone / shared))
     shared, alone, gain = (statistics.median(column) for column in zip(*ratios))
+    scorer, collate = SharedPrefixScorer(prm, prm.collator(cache=options.candidates)), prm.collator(cache=99)
+    passes: list[Callable[[], Any]] = [
+        lambda: _backward(prm, scorer.of_batch(records)),
+        lambda: _backward(prm, prm(collate(records))),
+    ]
+    gradients = [each() for each in passes]
+    off = ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item()
+    outer = statistics.median(seconds(passes[1]) / seconds(passes[0]) for _ in range(options.pairs))
     print(f"{options.candidates} candidates of {tokens} tokens; largest difference of a score {worst:.1e}")
     print(
         f"shared prefix {shared:.2f}, one by one in a batch {alone:.2f} times the time of one; {gain:.2f} times faster"
     )
+    print(f"outer pass, forward and backward: {outer:.2f} times faster; gradients differ by {off:.1e} of their norm")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ BY_OTHERS = {
     "mkdocstrings-python": "mkdocs.yml names it",
     "wandb": "tracker.py imports it by its setting's word",
     "pytest-xdist": "the -n of make test",
+    "uv": "benchmarks.environments makes environments by it",
     "ruff": "a command",
     "pyright": "a command",
     "import-linter": "a command",

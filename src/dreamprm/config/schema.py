@@ -145,6 +145,9 @@ class OuterConfig(Settings):
     # Adam's first steps are signs, whose derivative is a matter of the smallest gradients: with one chain a batch in
     # bf16 these are rounding noise.
     begin: int = setting(4, "inner updates before the first outer one", least=0)
+    by_question: bool = setting(
+        False, "draw the chains of a question one after another, and read what a batch's share once"
+    )
     aggregate: str = setting("log_odds_mean", "how step scores become a chain's score", words=AGGREGATIONS)
     # How far right and wrong chains lie apart, whether the PRM is sure or not. The papers' mse says little of a good
     # PRM: only chains that it is unsure of have a gradient, and an overconfident PRM gains by whatever makes it less
@@ -248,6 +251,7 @@ class TrainConfig(Settings):
         super().__post_init__()
         _check_rows(self.weigher, self.outer.optimizer)
         _check_steps(self.weigher, self.hypergradient)
+        _check_questions(self.outer, self.hypergradient, self.model)
 
     @property
     def meta_loss(self) -> str:
@@ -273,6 +277,14 @@ def _check_rows(weigher: WeigherSettings, optimizer: OptimizerSettings) -> None:
             "optimizer@outer.optimizer=row_adam, or sgd with outer.optimizer.momentum=0; "
             f"for {optimizer.kind} set weigher.sparse=false"
         )
+
+
+def _check_questions(outer: OuterConfig, hypergradient: HypergradientConfig, model: ModelConfig) -> None:
+    """The functional engine reads every chain whole; with checkpointing models keep no keys and values."""
+    if outer.by_question and (hypergradient.unroll > 1 or not hypergradient.detach):
+        raise ValueError("outer.by_question=true needs hypergradient.unroll=1 and hypergradient.detach=true")
+    if outer.by_question and model.gradient_checkpointing:
+        raise ValueError("outer.by_question=true needs model.gradient_checkpointing=false")
 
 
 def _check_steps(weigher: WeigherSettings, hypergradient: HypergradientConfig) -> None:

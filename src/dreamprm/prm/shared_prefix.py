@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from dreamprm.choices import HeadKind
 from dreamprm.data.record import Record, RecordError
@@ -82,6 +83,25 @@ class SharedPrefixScorer:
             self._compare(records, scores)
         return scores
 
+    def of_batch(self, records: Sequence[Record]) -> Float[Tensor, "B S"]:
+        """The log-odds of chains of any questions, 0 where there is no step; those of one question share their start.
+
+        Models that keep no keys and values read every chain whole.
+        """
+        groups: dict[Any, list[int]] = {}
+        for row, record in enumerate(records):
+            groups.setdefault(same_start(record) if shares_prefix(self.prm) else row, []).append(row)
+        alone = [rows[0] for rows in groups.values() if len(rows) == 1]
+        found: dict[int, Tensor] = {}
+        for rows in groups.values():
+            if len(rows) > 1:
+                found |= dict(zip(rows, self.log_odds([records[row] for row in rows]), strict=True))
+        if alone:
+            values = self.prm(self.collate([records[row] for row in alone]).to(self.prm.device))
+            found |= {row: each[: len(records[row].steps)] for row, each in zip(alone, values, strict=True)}
+        most = max(len(record.steps) for record in records)
+        return torch.stack([F.pad(found[row], (0, most - len(found[row]))) for row in range(len(records))])
+
     def _shared(self, records: Sequence[Record]) -> list[Tensor]:
         prm, device = self.prm, self.prm.device
         tokenizer = tokenizer_of(self.collate.processor)
@@ -121,10 +141,15 @@ class SharedPrefixScorer:
 
     @torch.no_grad()
     def _compare(self, records: Sequence[Record], scores: Sequence[Tensor]) -> None:
-        if self.prm.training:
-            return  # dropout draws another mask for every pass
         row = self.prm.num_shared_groups % len(records)
-        reference = self.prm(self.collate([records[row]]).to(self.prm.device))[0, : len(scores[row])]
+        was_training = self.prm.training
+        self.prm.eval()
+        try:
+            if was_training:  # dropout draws another mask for every pass
+                scores = self._shared(records)
+            reference = self.prm(self.collate([records[row]]).to(self.prm.device))[0, : len(scores[row])]
+        finally:
+            self.prm.train(was_training)
         allowed = _TOLERANCE.get(next(self.prm.model.parameters()).dtype, _LOW_PRECISION)
         if torch.is_autocast_enabled(reference.device.type):
             allowed = _LOW_PRECISION
@@ -133,7 +158,7 @@ class SharedPrefixScorer:
             raise SharedPrefixError(
                 f"record {records[row].key!r}: scored with a shared prefix its log-odds differ by {worst:.2g} "
                 f"(relative, {allowed:g} allowed) from those of the whole chain: this model's cache does not give the "
-                "same; set share_prefix=false"
+                "same; set share_prefix=false, or in training outer.by_question=false"
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dreamprm.errors import UserError
@@ -14,18 +16,29 @@ class EpochSampler:
 
     The order depends on `(seed, epoch)` alone, so two integers are its whole state, and a batch may span two epochs:
     the sequence of examples does not depend on how it is cut into batches.
+
+    groups: one of each example; the permutation is then of the groups, and the examples of one follow one another.
     """
 
-    def __init__(self, num_examples: int, *, seed: int) -> None:
+    def __init__(self, num_examples: int, *, seed: int, groups: Sequence[str] | None = None) -> None:
         if num_examples < 1:
             raise UserError("there is no example to draw from")
         self.num_examples, self.seed = num_examples, seed
+        self._blocks: list[list[int]] | None = None
+        if groups is not None:
+            blocks: dict[str, list[int]] = {}
+            for row, group in enumerate(groups):
+                blocks.setdefault(group, []).append(row)
+            self._blocks = list(blocks.values())
         self.epoch, self.position = 0, 0
         self._order = self._permutation()
 
     def _permutation(self) -> list[int]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % (1 << 63))
-        return torch.randperm(self.num_examples, generator=generator).tolist()
+        if self._blocks is None:
+            return torch.randperm(self.num_examples, generator=generator).tolist()
+        order = torch.randperm(len(self._blocks), generator=generator).tolist()
+        return [row for place in order for row in self._blocks[place]]
 
     def draw(self, count: int) -> list[int]:
         """The next `count` indices."""

@@ -20,6 +20,7 @@ from dreamprm.distributed import everywhere, num_processes, own_part
 from dreamprm.loss import outer_loss, step_losses
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch
+from dreamprm.prm.shared_prefix import SharedPrefixScorer
 from dreamprm.trainer.phase import Made, inner_losses, pieces
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.weigher_update import WeigherUpdate
@@ -42,9 +43,9 @@ class BilevelPhase:
         self.optimizer = build_optimizer(settings.inner.optimizer, run.trainable().values())
         self.lookahead = build_lookahead(settings.hypergradient, run.prm, self.optimizer, settings.inner.clip_norm)
         self.weighing = WeigherUpdate(run) if run.learns_weights else None
-        self.seen: list[
-            tuple[Sequence[int], Tensor, Tensor | None]
-        ] = []  # rows, their weights, which of them are steps
+        self.shared = SharedPrefixScorer(run.prm, run.judge) if settings.outer.by_question else None
+        # Rows, their weights, which of them are steps.
+        self.seen: list[tuple[Sequence[int], Tensor, Tensor | None]] = []
         self.optimizers = {"inner": self.optimizer}
         if self.weighing is not None:
             self.optimizers["outer"] = self.weighing.optimizer
@@ -152,7 +153,8 @@ class BilevelPhase:
         own = own_part(rows)
         batch = run.batch(run.meta, own)
         with run.autocast():
-            mean = outer_loss(run.prm(batch), batch, outer.aggregate, kind or outer.loss, everywhere)
+            logits = run.prm(batch) if self.shared is None else self.shared.of_batch([run.meta[row] for row in own])
+            mean = outer_loss(logits, batch, outer.aggregate, kind or outer.loss, everywhere)
             return mean * (len(own) * num_processes() / len(rows))
 
 

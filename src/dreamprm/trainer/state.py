@@ -118,8 +118,9 @@ class Run:
         sizes |= trust_samples(self.settings, self.train, self.meta)
         if self.num_trust:
             self.fresh = {name: value.detach().clone() for name, value in self.trainable().items()}
+        groups = {"outer": [record.group for record in self.meta]} if self.settings.outer.by_question else {}
         self.samplers = {
-            name: EpochSampler(size, seed=self.settings.seed * 10 + place)
+            name: EpochSampler(size, seed=self.settings.seed * 10 + place, groups=groups.get(name))
             for place, (name, size) in enumerate(sizes.items())
             if size
         }

@@ -72,6 +72,20 @@ def test_the_same_gradients(family: str, build: Any, make_record: Any, noise: An
         assert (gradient - gradients[1][name]).norm() <= 1e-5 * gradient.norm() + 1e-12, name
 
 
+def test_a_batch_of_several_questions(build: Any, make_record: Any, noise: Any) -> None:
+    prm = build("InternVL").train()  # as in training: the comparison with a whole chain runs there too
+    records = [*_candidates(make_record, (noise(32, 16, 1),)), make_record("other", ("a", "b")), make_record("last")]
+    records = [records[place] for place in (4, 0, 1, 5, 2, 3)]
+    scorer = SharedPrefixScorer(prm, prm.collator())
+    batch = prm.collator()(records)
+    together = scorer.of_batch(records)
+    assert together.shape == batch.step_mask.shape
+    assert torch.allclose(together[batch.step_mask], prm(batch)[batch.step_mask], atol=2e-7)
+    assert not together[~batch.step_mask].any()
+    assert prm.training
+    assert prm.num_shared_groups == 2
+
+
 def test_other_questions_are_refused(build: Any, make_record: Any, noise: Any) -> None:
     prm = build("InternVL")
     records = [make_record("a"), make_record("b", images=(noise(16, 16, 0),))]

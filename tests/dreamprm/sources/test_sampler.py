@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +39,14 @@ def test_epochs_and_seeds_differ() -> None:
     sampler = EpochSampler(50, seed=0)
     assert sampler.draw(50) != sampler.draw(50)
     assert EpochSampler(50, seed=0).draw(50) != EpochSampler(50, seed=1).draw(50)
+
+
+def test_the_examples_of_a_group_follow_one_another() -> None:
+    groups = [f"question {row % 7}" for row in range(40)]
+    sampler = EpochSampler(40, seed=3, groups=groups)
+    first, second = sampler.draw(40), sampler.draw(40)
+    for epoch in (first, second):
+        assert sorted(epoch) == list(range(40))
+        changes = sum(groups[one] != groups[other] for one, other in itertools.pairwise(epoch))
+        assert changes == 6, "every question stands once, as one block"
+    assert first != second

@@ -1,7 +1,7 @@
 """Time, memory and accuracy of every hypergradient, beside the floor and the peers: `make bench`.
 
-    python -m benchmarks.engine [NAMES …] [--tables time memory accuracy] [--columns 1M 11M 50M 11M-bf16] [--threads N]
-                             [--quick] [--full] [--fresh] [--python PATH] [--folder DIR]
+    python -m benchmarks.engine [NAMES …] [--tables time memory accuracy] [--columns 1M 11M 50M 135M 11M-bf16]
+                             [--threads N] [--jobs N] [--quick] [--full] [--fresh] [--python PATH] [--folder DIR]
 
 NAMES: ghost jvp fd unroll darts OneStep betty torchopt higher; all of them where none is given.
 Every cell runs in a process of its own and is kept in .cache/bench, so that a run that was stopped goes on where it
@@ -32,9 +32,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "1M": {"size": "1M"},
     "11M": {"size": "11M"},
     "50M": {"size": "50M"},
+    "135M": {"size": "135M", "num_examples": 4},
     "11M-bf16": {"size": "11M", "dtype": "bfloat16", "num_tokens": 16},
 }
 SLOW = ("ghost", "jvp", *PEERS)
+SLOWEST = ("ghost", "jvp")  # all that the column 135M holds, unless names are given
 EXACT = {"num_tokens": 32, "weight_decay": 0.0, "clip_norm": None}
 ROWS: dict[str, dict[str, Any]] = {
     "fp32, t = 1": {"t": 1, "setting": {"size": "1M", **EXACT}},
@@ -70,7 +72,8 @@ def specs(
     cells += [{"kind": "probe", "name": name, "setting": {"size": "micro"}} for name in peers]
     for column in columns:
         setting = COLUMNS[column]
-        here = [name for name in names if full or column in ("1M", "11M") or name in SLOW]
+        few = {"1M": names, "11M": names, "135M": SLOWEST}.get(column, SLOW)
+        here = [name for name in names if full or name in few]
         if "time" in tables:
             amount = {"min_pairs": 2, "max_pairs": 2, "seconds": 0} if quick else _amount(column)
             cells += [{"kind": "time", "column": column, "name": name, "setting": setting, **amount} for name in here]
@@ -116,7 +119,7 @@ def commit() -> str:
         ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "src/bilevel", "benchmarks/*.py", "benchmarks/contestants"],
+        ["git", "status", "--porcelain", "--", "src/bilevel", "benchmarks/engine"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -132,8 +135,9 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--tables", nargs="+", choices=("time", "memory", "accuracy"))
     parser.add_argument("--columns", nargs="+", choices=list(COLUMNS))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells of memory and accuracy at a time")
     parser.add_argument("--quick", action="store_true", help="two pairs per cell, the 1M column, one row of accuracy")
-    parser.add_argument("--full", action="store_true", help="all contestants in the columns 50M and 11M-bf16")
+    parser.add_argument("--full", action="store_true", help="all contestants in every column")
     parser.add_argument("--fresh", action="store_true", help="measure every cell again")
     parser.add_argument("--python", default=python(), help="interpreter of the cells, one that knows the peers")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "reports")
@@ -157,7 +161,7 @@ def main(arguments: list[str] | None = None) -> Path:
 
     start = time.perf_counter()
     # Clocks want the machine for themselves; memory and accuracy do not.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         cells = list(pool.map(run, [spec for spec in todo if spec["kind"] != "time"]))
     cells += [run(spec) for spec in todo if spec["kind"] == "time"]
     seconds = time.perf_counter() - start

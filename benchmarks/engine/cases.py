@@ -24,8 +24,12 @@ SIZES: dict[str, dict[str, int]] = {
     "1M": {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4},
     "11M": {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 8},
     "50M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 9},
-}
-"""1.1, 11.2 and 50.2 million parameters, 4,096 x hidden of them in the table of tokens."""
+    "135M": {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "vocab_size": 49152,
+    },
+}  # fmt: skip
+"""1.1, 11.2 and 50.2 million parameters, 4,096 x hidden of them in the table of tokens; 135M: the shape of SmolLM2."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,12 @@ class Classifier(nn.Module):
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         shape = SIZES[setting.size]
+        usual = {"vocab_size": VOCABULARY, "num_key_value_heads": shape["num_attention_heads"]}
         config = Qwen2Config(
-            vocab_size=VOCABULARY,
-            num_key_value_heads=shape["num_attention_heads"],
             max_position_embeddings=setting.num_tokens,
             attention_dropout=setting.dropout,
             use_cache=False,
-            **shape,
+            **usual | shape,
         )
         self.backbone = Qwen2Model(config)
         self.head = nn.Linear(config.hidden_size, 2, bias=False)

@@ -67,7 +67,7 @@ def ratio(result: Cell, clock: int = 0) -> tuple[float, float, float]:
 
 
 def _time(result: Cell) -> str:
-    middle, low, high = ratio(result)
+    middle, low, high = ratio(result, clock=1)
     return f"{middle:.2f} ({low:.2f} to {high:.2f}; {len(result['pairs'])})"
 
 
@@ -142,7 +142,7 @@ def _markdown(facts: dict[str, Any], cells: list[Cell]) -> str:
 
     def floor_time(column: str) -> str:
         seconds = [
-            pair[0]
+            pair[1]
             for cell in cells
             if cell["spec"]["kind"] == "time" and cell["spec"]["column"] == column
             for pair in cell["result"].get("pairs", [])
@@ -165,11 +165,14 @@ def _markdown(facts: dict[str, Any], cells: list[Cell]) -> str:
         f"Commit {facts['commit']}; {facts['machine']}, {facts['threads']} threads in the time cells; "
         + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
         + f"; {facts['seconds']} s in all.",
-        "What the cells are and how they are measured: [benchmarks/README.md](../README.md).",
+        "What the cells are and how they are measured: [benchmarks/engine/README.md](../engine/README.md).",
     ]
     if floors:
         lines += ["", "## Time of one meta-update, as a ratio to the floor", ""]
-        lines += ["Median of the pairs (least to largest; number of pairs).", ""]
+        lines += [
+            "By processor time, which other work changes least; median of the pairs (least to largest; their number).",
+            "",
+        ]
         lines += _table(cells, "time", _time, ("floor", floor_time))
     if memory:
         lines += ["", "## Peak memory above the idle process, as a ratio to the floor", ""]
@@ -180,5 +183,5 @@ def _markdown(facts: dict[str, Any], cells: list[Cell]) -> str:
     lines += ["", "## What could not run", ""]
     lines += _errors(cells)
     if any(cell["spec"].get("name") in PEERS for cell in cells):
-        lines += ["", "Peers run above with the workarounds that `benchmarks/contestants/` describes."]
+        lines += ["", "Peers run above with the workarounds that `benchmarks/engine/contestants/` describes."]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .._shards import local
+from .._spans import span
 from .recorder import Part, Sites
 from .sum_rule import SUM_TOLERANCE, groups_of, lost_below, sums_of
 from .typed import backward, norm
@@ -88,6 +89,7 @@ class Reference:
     sites: Sites
 
     @staticmethod
+    @span("check")
     def take(
         losses: Tensor,
         sites: Sites,
@@ -108,6 +110,7 @@ class Reference:
         found = {p: g.detach() for p, g in zip(sites.parameters, grads, strict=True) if g is not None}
         return Reference(numbers, found, sites)
 
+    @span("check")
     def compare(
         self, parts: Sequence[Part], cotangent: Mapping[Tensor, Tensor], precision: torch.dtype, least: float = 1.0
     ) -> Agreement:

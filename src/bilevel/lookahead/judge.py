@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .._spans import span
 from .check import HypergradientCheckError, Reference, Schedule
 from .messages import disagreement, step_wrong, sum_rule_broken
 from .processes import Processes
@@ -38,6 +39,7 @@ class Judge:
         self.report: dict[str, float] = {}
         self._problem: str | None = None
 
+    @span("u = D v")
     def cotangent(self, update: Update, taken: TakenStep, vector: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """u = Cᵀ D v, written into v; or v itself, where the product wants that."""
         self._problem = None
@@ -61,6 +63,7 @@ class Judge:
                 self._fail(step_wrong(worst))
         return cotangent
 
+    @span("products")
     def surrogate(self, update: Update, taken: TakenStep, cotangent: dict[Tensor, Tensor]) -> Tensor | None:
         """-Σ c d of all micro-batches, d held; the checks on the way. None where a d is not finite."""
         surrogate: Tensor | None = None
@@ -86,7 +89,8 @@ class Judge:
         if self.processes.any(not finite):
             return None
         unscaled = update.ledger.unscaled(taken.scale)
-        residual = sum_rule(shares, total, cotangent, taken, unscaled, precision, self.processes)
+        with span("sum rule"):
+            residual = sum_rule(shares, total, cotangent, taken, unscaled, precision, self.processes)
         self.report["sum_rule"] = max(residual.largest, self.report.get("sum_rule", 0.0))  # of all updates together
         if residual.failing and self.recorder.exact:
             self._fail(sum_rule_broken(self.product, residual, update.sites.names))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .._shards import local
+from .._spans import span
 from ..status import Status
 from .check import Reference, Schedule
 from .constraint import Constraint, Projection
@@ -236,6 +237,7 @@ class Lookahead:
                 "after backward_outer, or write the norm as a function of the parameter"
             )
 
+    @span("inner backward")
     def backward(self, losses: Tensor, coefficients: Tensor) -> None:
         """Add Σ c ∇ℓ to `.grad`. Both of one shape, (B,), (B, S), (B, S, 2) …; coefficients attached to the weigher.
 
@@ -291,6 +293,7 @@ class Lookahead:
         with self._begin().ledger.declared():
             yield
 
+    @span("step")
     def step(self) -> None:
         """Unscale, clip, and take the optimizer's step; the one that `backward_outer` differentiates."""
         if self._open is not None:

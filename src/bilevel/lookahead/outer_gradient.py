@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._shards import local
+from .._spans import span
 from .graph import leaves as leaves_of
 from .graph import without_hooks
 from .recorder import Sites
@@ -31,6 +32,7 @@ class OuterGradient:
         self.direct: dict[Tensor, Tensor] = {}
         self.loss, self.num_batches = 0.0, 0
 
+    @span("outer backward")
     def add(self, outer_loss: Tensor) -> None:
         """Add ∇F of one outer micro-batch, a scalar."""
         if outer_loss.numel() != 1:

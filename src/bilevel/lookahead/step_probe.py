@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._shards import local
+from .._spans import span
 from ..steps import ELEMENTWISE
 from .check import CHECK_TOLERANCE
 from .taken_step import TakenStep, named
@@ -60,6 +61,7 @@ class StepProbe:
         self._slices: list[tuple[int, _Slice]] = []
         self._vector: dict[Tensor, Tensor] = {}
 
+    @span("check")
     def look(self, optimizers: Together, parameters: Sequence[Tensor]) -> None:
         """Copy θ and the optimizers' state at the coordinates."""
         wanted, number = set(parameters), -1
@@ -72,10 +74,12 @@ class StepProbe:
                     if p in wanted and local(p).numel() and p.dtype in (torch.float32, torch.float64):
                         self._slices.append((number, _Slice(p, kind, live.state.get(p, {}))))
 
+    @span("check")
     def take(self, vector: Mapping[Tensor, Tensor]) -> None:
         """Copy v, before it is multiplied in place."""
         self._vector = {s.parameter: s.of(vector[s.parameter]) for _, s in self._slices if s.parameter in vector}
 
+    @span("check")
     def verify(self, step: TakenStep, cotangent: Mapping[Tensor, Tensor], before_clip: float) -> float | None:
         """The largest relative error of u at the coordinates. before_clip: <x, g̃> over everything, x = D v.
 

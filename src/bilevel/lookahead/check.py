@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .._shards import local
-from .._spans import span
+from ..spans import span
 from .recorder import Part, Sites
 from .sum_rule import SUM_TOLERANCE, groups_of, lost_below, sums_of
 from .typed import backward, norm

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._spans import span
+from ..spans import span
 from .check import HypergradientCheckError, Reference, Schedule
 from .messages import disagreement, step_wrong, sum_rule_broken
 from .processes import Processes

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .._shards import local
-from .._spans import span
+from ..spans import span
 from ..status import Status
 from .check import Reference, Schedule
 from .constraint import Constraint, Projection
@@ -394,7 +394,8 @@ class Lookahead:
             for leaf in own:
                 leaf.grad = None
         # A weigher may read the model's features; its gradient ends there, and the parameters' .grad stays as it is.
-        backward(surrogate, None if len(own) == len(reached) else own)
+        with span("weigher"):
+            backward(surrogate, None if len(own) == len(reached) else own)
         self._processes.mean_of_new_gradients(own, kept)
         return Status.DONE
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._shards import local
-from .._spans import span
+from ..spans import span
 from .graph import leaves as leaves_of
 from .graph import without_hooks
 from .recorder import Sites

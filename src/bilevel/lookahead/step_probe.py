@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._shards import local
-from .._spans import span
+from ..spans import span
 from ..steps import ELEMENTWISE
 from .check import CHECK_TOLERANCE
 from .taken_step import TakenStep, named

@@ -232,6 +232,7 @@ class TrainConfig(Settings):
     threads: int | None = setting(None, "threads of the CPU; null: one per core", least=1)
     stop_at: int | None = setting(None, "stop after this update with a checkpoint, as Ctrl-C does", least=1)
     plan: bool = setting(False, "only say what the run needs of memory")
+    profile: bool = setting(False, "write where an update's time goes into the run's profile.md")
     show_prompts: int = setting(0, "only print that many training chains as the model reads them", least=0)
     log_every: int = setting(1, "updates between two rows of metrics.jsonl", least=1)
     data: DataSettings = setting(WorldData())

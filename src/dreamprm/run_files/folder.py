@@ -46,6 +46,7 @@ MAY_DIFFER = (
     "device",
     "threads",
     "log_every",
+    "profile",
     "stop_at",
     "inner.updates",
     "*.optimizer.lr",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from dreamprm.errors import UserError
 
@@ -33,12 +34,12 @@ class EpochSampler:
         self.epoch, self.position = 0, 0
         self._order = self._permutation()
 
-    def _permutation(self) -> list[int]:
+    def _permutation(self) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % (1 << 63))
         if self._blocks is None:
-            return torch.randperm(self.num_examples, generator=generator).tolist()
+            return torch.randperm(self.num_examples, generator=generator)
         order = torch.randperm(len(self._blocks), generator=generator).tolist()
-        return [row for place in order for row in self._blocks[place]]
+        return torch.tensor([row for place in order for row in self._blocks[place]])
 
     def draw(self, count: int) -> list[int]:
         """The next `count` indices."""
@@ -48,9 +49,17 @@ class EpochSampler:
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._permutation()
             taken = self._order[self.position : self.position + count - len(drawn)]
-            drawn += taken
+            drawn += taken.tolist()
             self.position += len(taken)
         return drawn
+
+    def peek(self, count: int) -> list[int]:
+        """What `draw(count)` would give now."""
+        before = self.epoch, self.position, self._order
+        try:
+            return self.draw(count)
+        finally:
+            self.epoch, self.position, self._order = before
 
     def state_dict(self) -> dict[str, int]:
         return {"num_examples": self.num_examples, "seed": self.seed, "epoch": self.epoch, "position": self.position}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bilevel.spans import span
 from dreamprm.config.build import build_lookahead
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
@@ -78,12 +79,13 @@ class BilevelPhase:
         for micro in pieces(rows, inner.batch_size):
             batch = run.batch(run.train, own_part(micro))
             with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
-                with run.autocast():
+                with span("inner forward"), run.autocast():
                     logits = run.prm(batch)
                     each = inner_losses(run, batch, logits)
-                features = from_batch(batch, logits, each)
-                weight = run.weigher(features)
-                run.weigher.observe(features)
+                with span("weigher"):
+                    features = from_batch(batch, logits, each)
+                    weight = run.weigher(features)
+                    run.weigher.observe(features)
                 if record and run.history is not None and run.history.due(run.update):
                     weight.retain_grad()
                     self.seen.append((own_part(micro), weight, batch.step_mask if run.weigher.per_step else None))
@@ -94,13 +96,14 @@ class BilevelPhase:
         if inner.meta_weight:
             self._train_on_meta()
         self.lookahead.step()
-        used = everywhere(torch.cat(weights))
-        return {
-            "inner_loss": everywhere(torch.cat(losses)).mean().item(),
-            "weight_mean": used.mean().item(),
-            "weight_std": used.std(correction=0).item(),
-            "lr": lr,
-        }
+        with span("logging"):
+            used = everywhere(torch.cat(weights))
+            return {
+                "inner_loss": everywhere(torch.cat(losses)).mean().item(),
+                "weight_mean": used.mean().item(),
+                "weight_std": used.std(correction=0).item(),
+                "lr": lr,
+            }
 
     def _train_on_meta(self) -> None:
         """Adds the gradient of meta_weight times the outer loss: the meta set used directly, beside the pool."""
@@ -125,7 +128,8 @@ class BilevelPhase:
         if "sum_rule" in report:
             numbers["sum_rule"] = report["sum_rule"]
             run.counters.sum_rule = max(run.counters.sum_rule or 0.0, report["sum_rule"])
-        return numbers | weighing.step(update, status)
+        with span("weigher"):
+            return numbers | weighing.step(update, status)
 
     def _remember(self) -> None:
         """This update's weights and pulls into the run's history; of a chain with weights of steps mean and sum."""
@@ -152,7 +156,7 @@ class BilevelPhase:
         run, outer = self.run, self.run.settings.outer
         own = own_part(rows)
         batch = run.batch(run.meta, own)
-        with run.autocast():
+        with span("outer forward"), run.autocast():
             logits = run.prm(batch) if self.shared is None else self.shared.of_batch([run.meta[row] for row in own])
             mean = outer_loss(logits, batch, outer.aggregate, kind or outer.loss, everywhere)
             return mean * (len(own) * num_processes() / len(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bilevel.spans import span
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import average_gradients, everywhere, num_processes, own_part
@@ -34,20 +35,25 @@ class ColdPhase:
         losses: list[Tensor] = []
         for micro in pieces(rows, settings.batch_size):
             batch = run.batch(run.cold, own_part(micro))
-            with run.autocast():
+            with span("inner forward"), run.autocast():
                 each = inner_losses(run, batch, run.prm(batch))
                 loss = each.sum() * num_processes() / total
-            loss.backward()
+            with span("inner backward"):
+                loss.backward()
             losses.append(each.detach())
-        numbers = {"loss": everywhere(torch.cat(losses)).mean().item(), "lr": lr}
+        with span("logging"):
+            numbers = {"loss": everywhere(torch.cat(losses)).mean().item(), "lr": lr}
         if run.dense_loss is not None and settings.dense_weight > 0:
             # Another seed for every update: nothing about the stream of captions has to be saved.
-            with run.autocast():
-                dense = run.dense_loss(run.prm, run.settings.seed * 1_000_003 + run.update, settings.dense_batch_size)
-            (settings.dense_weight * dense).backward()
-            numbers["dense_loss"] = dense.item()
-        parameters = list(run.trainable().values())
-        average_gradients(parameters)
-        clip(parameters, settings.clip_norm)
-        self.optimizer.step()
+            with span("dense loss"):
+                with run.autocast():
+                    seed = run.settings.seed * 1_000_003 + run.update
+                    dense = run.dense_loss(run.prm, seed, settings.dense_batch_size)
+                (settings.dense_weight * dense).backward()
+                numbers["dense_loss"] = dense.item()
+        with span("step"):
+            parameters = list(run.trainable().values())
+            average_gradients(parameters)
+            clip(parameters, settings.clip_norm)
+            self.optimizer.step()
         return Made(numbers)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
+from bilevel.spans import span
 from dreamprm.distributed import everyone
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile, PhaseName
-from dreamprm.progress import RunProgress, Stage
+from dreamprm.progress import Reporter, RunProgress, Stage
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.cold_phase import ColdPhase
@@ -80,7 +82,6 @@ def _train_phase(
     tracker: Tracker | None,
     progress: RunProgress,
 ) -> bool:
-    settings = run.settings
     first, end = {
         PhaseName.COLD: (0, run.num_cold),
         PhaseName.TRUST: (run.num_cold, run.num_before),
@@ -89,24 +90,45 @@ def _train_phase(
     run.prm.train()
     with progress.stage(_STAGES[phase.name], run.update - first) as report:
         while run.update < end:
-            began, before = time.monotonic(), run.update
-            numbers, num_made = phase.update()
-            run.update = before + num_made
-            seconds = run.counters.seconds
-            seconds[phase.name] = seconds.get(phase.name, 0.0) + time.monotonic() - began
-            last = run.update - 1
-            if last % settings.log_every == 0 or run.update >= end:
-                if metrics is not None:
-                    metrics.write(last, phase.name, numbers)
-                if tracker is not None:
-                    tracker.log(last, numbers)
-            report.update(run.update - first, numbers)
-            asked = any(everyone(stop.asked))
-            asked = asked or (settings.stop_at is not None and before < settings.stop_at <= run.update)
-            every = settings.checkpoint.every
-            due = every and run.update // every > before // every
-            if asked or due or run.update == run.num_updates:
-                checkpoint_run(run, metrics)
-            if asked and run.update < run.num_updates:
-                return False
+            with run.profile.update(phase) if run.profile is not None else nullcontext():
+                if not _turn(run, phase, first, end, stop, metrics, tracker, report):
+                    return False
     return True
+
+
+def _turn(
+    run: Run,
+    phase: Phase,
+    first: int,
+    end: int,
+    stop: StopRequest,
+    metrics: MetricsFile | None,
+    tracker: Tracker | None,
+    report: Reporter,
+) -> bool:
+    """One update of a phase, and what is to be done after it. Returns False where the run stops here.
+
+    first, end: the phase's first update, and the one after its last.
+    """
+    settings = run.settings
+    began, before = time.monotonic(), run.update
+    numbers, num_made = phase.update()
+    run.update = before + num_made
+    seconds = run.counters.seconds
+    seconds[phase.name] = seconds.get(phase.name, 0.0) + time.monotonic() - began
+    with span("logging"):
+        last = run.update - 1
+        if last % settings.log_every == 0 or run.update >= end:
+            if metrics is not None:
+                metrics.write(last, phase.name, numbers)
+            if tracker is not None:
+                tracker.log(last, numbers)
+        report.update(run.update - first, numbers)
+    asked = any(everyone(stop.asked))
+    asked = asked or (settings.stop_at is not None and before < settings.stop_at <= run.update)
+    every = settings.checkpoint.every
+    due = every and run.update // every > before // every
+    if asked or due or run.update == run.num_updates:
+        with span("checkpoint"):
+            checkpoint_run(run, metrics)
+    return not asked or run.update >= run.num_updates

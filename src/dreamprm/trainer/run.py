@@ -31,6 +31,8 @@ from dreamprm.sources.sample import sample
 from dreamprm.tracker import Tracker, open_tracker, require_tracker
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
+from dreamprm.trainer.profile_page import write_profile
+from dreamprm.trainer.profiling import Profile
 from dreamprm.trainer.resume import remember_sources, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import check_unrolled, is_unrolled
@@ -58,6 +60,8 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     _announce(run, data, resume_at)
     progress = run_progress(run)
     run.history = _history(run, resume_at)
+    if settings.profile:
+        run.profile = Profile(run)
     metrics, tracker = _files(settings, run, resume_at) if is_first() else (None, None)
     try:
         with StopRequest() as stop:
@@ -69,6 +73,10 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
             metrics.close()
         if tracker is not None:
             tracker.close()
+        if run.profile is not None:
+            run.profile.close()
+    if run.profile is not None and is_first():
+        say(f"profile: {write_profile(run, run.profile)}")
     if not finished:
         run.prm.flush_features()
         say(f"stopped after update {run.update} of {run.num_updates}; go on with: dreamprm train resume={run.folder}")

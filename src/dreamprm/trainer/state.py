@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from bilevel.spans import span
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
 from dreamprm.distributed import everyone, random_state, rank, set_random_state
@@ -25,6 +26,7 @@ from dreamprm.weigher import Weigher
 if TYPE_CHECKING:
     from dreamprm.prm.model import PRM
     from dreamprm.trainer.phase import Phase
+    from dreamprm.trainer.profiling import Profile
 
 __all__ = ["Counters", "Judged", "Run"]
 
@@ -35,6 +37,7 @@ class Counters:
 
     seconds: by phase.  check_error, sum_rule: the engine's last comparison with autograd, and its largest residual of
     the sum rule.  sureness: α of the two judges of weigher=trust, on the half of the meta set that they have not seen.
+    profile: by phase, what `profile=true` has measured, see profiling.py.
     """
 
     skipped_outer: int = 0
@@ -44,6 +47,7 @@ class Counters:
     check_error: float | None = None
     sum_rule: float | None = None
     sureness: list[float | None] = field(default_factory=lambda: [None, None])
+    profile: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Run:
         began with.
     What its checkpoints remember besides: digests of the data, and of what the model was read from; changes of settings
         at resumes; num_metrics rows written when the checkpoint was that it went on from; see resume.py.
+    What looks on: profile, with `profile=true`.
     """
 
     settings: TrainConfig
@@ -112,6 +117,8 @@ class Run:
     model_digests: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     num_metrics: int = 0
+
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
@@ -170,8 +177,12 @@ class Run:
             own[name].copy_(value)
 
     def batch(self, records: Sequence[Record], rows: Sequence[int]) -> Batch:
-        collate = self.collator if records is self.train else self.judge
-        return collate([(row, records[row]) for row in rows]).to(self.device)
+        with span("data"):
+            collate = self.collator if records is self.train else self.judge
+            batch = collate([(row, records[row]) for row in rows])
+            if self.profile is not None:
+                self.profile.count(batch)
+            return batch.to(self.device)
 
     def autocast(self) -> torch.autocast:
         """bf16 over fp32 parameters where `precision` says so; else it does nothing."""

@@ -18,6 +18,7 @@ from dreamprm.data.record import Record, RecordError
 from dreamprm.distributed import first_then_others, is_first, num_processes, rank, together
 from dreamprm.doctor.quick import quick
 from dreamprm.errors import ConfigError, UserError
+from dreamprm.heap import keep_freed_memory
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
 from dreamprm.prm.collate import Collator
@@ -183,6 +184,8 @@ def _batches(settings: TrainConfig) -> dict[str, int]:
 def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
     """The objects of a run before its first update."""
     device = build_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     prm = build_prm(settings.model, settings.precision, device)
     if settings.model.leave_out_longer:
         data = _fitting(data, prm.collator())

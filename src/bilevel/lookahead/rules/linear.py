@@ -53,8 +53,8 @@ def _linear_entry(weight: Any, bias: Any, rows: RowMap, x: Tensor, delta: Tensor
         u_b = lookup(bias) if isinstance(bias, Tracked) else None
         if u is not None and (u.shape[1] >= u.shape[0]):
             applied = F.linear(x.to(delta.dtype), u.to(delta.dtype), None if u_b is None else u_b.to(delta.dtype))
-            return inner_product(rows, delta, applied)
-        total = None if u is None else inner_product(rows, x.to(delta.dtype), delta @ u.to(delta.dtype))
+            return inner_product(rows, delta, applied, spent=True)
+        total = None if u is None else inner_product(rows, x.to(delta.dtype), delta @ u.to(delta.dtype), spent=True)
         if u_b is None:
             return total
         shift = rows.reduce(delta, 1) @ u_b.to(wide(delta.dtype))

@@ -48,9 +48,11 @@ def activation(x: Any, name: str) -> Tensor:
     return x
 
 
-def inner_product(rows: RowMap, delta: Tensor, output: Tensor) -> Tensor:
-    """Σ over everything but the example of δ · output, (B,)."""
+def inner_product(rows: RowMap, delta: Tensor, output: Tensor, *, spent: bool = False) -> Tensor:
+    """Σ over everything but the example of δ · output, (B,). spent: nobody else holds `output`, it is written over."""
     if rows.index is None and rows.lead == 1 and not rows.drop and delta.dtype in (torch.float32, torch.float64):
+        if spent and output.dtype == delta.dtype:  # no third tensor of an activation's size: its pages cost a tenth
+            return output.mul_(delta).reshape(len(delta), -1).sum(1)
         # Four times faster on CPU than bmm of (1, K) and (K, 1).
         return vecdot(delta.reshape(len(delta), -1), output.reshape(len(delta), -1))
     dtype = wide(delta.dtype)
@@ -99,7 +101,7 @@ def note_scale_and_shift(
 
     def scale(delta: Tensor) -> Entry:
         rows = tape.map(weight, delta.shape[:-keep], context)
-        return small(tape, weight, rows.reduce(delta * normalized(delta.dtype), keep))
+        return small(tape, weight, rows.reduce(normalized(delta.dtype).mul_(delta), keep))
 
     def shift(delta: Tensor) -> Entry:
         return small(tape, bias, tape.map(bias, delta.shape[:-keep], context).reduce(delta, keep))

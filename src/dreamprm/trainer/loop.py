@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 
 from bilevel.spans import span
 from dreamprm.distributed import everyone
@@ -13,6 +14,7 @@ from dreamprm.progress import Reporter, RunProgress, Stage
 from dreamprm.tracker import Tracker
 from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.cold_phase import ColdPhase
+from dreamprm.trainer.floor import floor_seconds
 from dreamprm.trainer.judging import AFTER, BEFORE, judge, judging_stage
 from dreamprm.trainer.phase import Phase
 from dreamprm.trainer.resume import checkpoint_run
@@ -87,10 +89,12 @@ def _train_phase(
         PhaseName.TRUST: (run.num_cold, run.num_before),
         PhaseName.BILEVEL: (run.num_before, run.num_updates),
     }[phase.name]
+    floor = partial(floor_seconds, run) if phase.name is PhaseName.BILEVEL else None
     run.prm.train()
     with progress.stage(_STAGES[phase.name], run.update - first) as report:
         while run.update < end:
-            with run.profile.update(phase) if run.profile is not None else nullcontext():
+            profile = run.profile
+            with profile.update(phase.name.value, floor) if profile is not None else nullcontext():
                 if not _turn(run, phase, first, end, stop, metrics, tracker, report):
                     return False
     return True

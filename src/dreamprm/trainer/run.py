@@ -22,6 +22,7 @@ from dreamprm.heap import keep_freed_memory
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
 from dreamprm.prm.collate import Collator
+from dreamprm.profiling import Profile, write_profile
 from dreamprm.progress import say
 from dreamprm.report import print_results, write_report
 from dreamprm.run_files.folder import run_folder, save_settings
@@ -32,8 +33,6 @@ from dreamprm.sources.sample import sample
 from dreamprm.tracker import Tracker, open_tracker, require_tracker
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
-from dreamprm.trainer.profile_page import write_profile
-from dreamprm.trainer.profiling import Profile
 from dreamprm.trainer.resume import remember_sources, require_finite_run, resume_run, say_what_metrics_lack
 from dreamprm.trainer.state import Run
 from dreamprm.trainer.unrolled_phase import check_unrolled, is_unrolled
@@ -62,7 +61,7 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     progress = run_progress(run)
     run.history = _history(run, resume_at)
     if settings.profile:
-        run.profile = Profile(run)
+        run.profile = Profile(run.device, run.counters.profile)
     metrics, tracker = _files(settings, run, resume_at) if is_first() else (None, None)
     try:
         with StopRequest() as stop:
@@ -77,7 +76,8 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
         if run.profile is not None:
             run.profile.close()
     if run.profile is not None and is_first():
-        say(f"profile: {write_profile(run, run.profile)}")
+        name = f"{settings.name}, seed {settings.seed}"
+        say(f"profile: {write_profile(run.folder, name, run.profile)}")
     if not finished:
         run.prm.flush_features()
         say(f"stopped after update {run.update} of {run.num_updates}; go on with: dreamprm train resume={run.folder}")

@@ -17,6 +17,7 @@ from dreamprm.distributed import everyone, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.prm.collate import Batch, Collator
+from dreamprm.profiling import Profile
 from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import DenseLoss
 from dreamprm.sources.sampler import EpochSampler
@@ -26,7 +27,6 @@ from dreamprm.weigher import Weigher
 if TYPE_CHECKING:
     from dreamprm.prm.model import PRM
     from dreamprm.trainer.phase import Phase
-    from dreamprm.trainer.profiling import Profile
 
 __all__ = ["Counters", "Judged", "Run"]
 
@@ -37,7 +37,7 @@ class Counters:
 
     seconds: by phase.  check_error, sum_rule: the engine's last comparison with autograd, and its largest residual of
     the sum rule.  sureness: α of the two judges of weigher=trust, on the half of the meta set that they have not seen.
-    profile: by phase, what `profile=true` has measured, see profiling.py.
+    profile: by phase, what `profile=true` has measured, see `Profile`.
     """
 
     skipped_outer: int = 0
@@ -181,7 +181,7 @@ class Run:
             collate = self.collator if records is self.train else self.judge
             batch = collate([(row, records[row]) for row in rows])
             if self.profile is not None:
-                self.profile.count(batch)
+                self.profile.count(batch.inputs["attention_mask"])
             return batch.to(self.device)
 
     def autocast(self) -> torch.autocast:

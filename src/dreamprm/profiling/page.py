@@ -6,17 +6,15 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dreamprm.files import write_atomically
 from dreamprm.metrics import PhaseName
+from dreamprm.profiling.clock import REST
+from dreamprm.profiling.profile_run import NOT_PASSES, Profile
 from dreamprm.progress import say
-from dreamprm.trainer.profiling import NOT_PASSES, REST, Profile
-
-if TYPE_CHECKING:
-    from dreamprm.trainer.state import Run
 
 __all__ = ["profile_lines", "write_profile"]
 
@@ -36,25 +34,26 @@ _MEANING = {
 }
 
 
-def write_profile(run: Run, profile: Profile) -> Path:
-    """Write profile.md into the run's folder and show the tables; the file."""
-    lines = profile_lines(run.counters.profile)
+def write_profile(folder: Path, name: str, profile: Profile) -> Path:
+    """Write profile.md into a run's folder and show the tables; the file. name: of the run."""
+    lines = profile_lines(profile.tallies)
     for line in lines:
         if line and not line.startswith("#"):
             say(line.replace("**", ""))
     page = [
-        f"# Where an update's time goes: {run.settings.name}, seed {run.settings.seed}",
+        f"# Where an update's time goes: {name}",
         "",
-        f"torch {torch.__version__} on {_device(run)}, {torch.get_num_threads()} threads; at most {_memory(run)}. "
-        "Seconds by the clock, of a part alone, without parts inside it; the mean over the updates.",
+        f"torch {torch.__version__} on {_name(profile.device)}, {torch.get_num_threads()} threads; at most "
+        f"{_memory(profile.device)}. Seconds by the clock, of a part alone, without parts inside it; the mean over the "
+        "updates.",
         *lines,
         *_operators(profile.operators),
         "",
         "## The parts",
         "",
-        *(f"* {name}: {meaning}" for name, meaning in _MEANING.items()),
+        *(f"* {part}: {meaning}" for part, meaning in _MEANING.items()),
     ]
-    path = run.folder / "profile.md"
+    path = folder / "profile.md"
     write_atomically(path, ("\n".join(page) + "\n").encode())
     return path
 
@@ -117,12 +116,12 @@ def _operators(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def _device(run: Run) -> str:
-    return torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "the CPU"
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 
 
-def _memory(run: Run) -> str:
-    if run.device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(run.device) / 2**30:.2f} GiB on the device"
+def _memory(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB on the device"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return f"{most / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"

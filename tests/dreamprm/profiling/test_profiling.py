@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from bilevel.spans import listening, span
 from dreamprm.config import TrainConfig
 from dreamprm.metrics import read_metrics
+from dreamprm.profiling.clock import REST, Clock
+from dreamprm.profiling.page import profile_lines
 from dreamprm.run_files.checkpoint import latest_checkpoint, load_latest
 from dreamprm.run_files.folder import resumed_settings
-from dreamprm.trainer.profile_page import profile_lines
-from dreamprm.trainer.profiling import REST, Clock
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]
@@ -34,12 +34,8 @@ def test_a_part_has_its_own_seconds() -> None:
     settled: list[str] = []
     clock = Clock(lambda: next(ticks), settle=lambda: settled.append("settled"))
     clock.start()  # 0
-    with listening(clock):
-        with span("outer"):  # 1
-            with span("inner"):  # 2
-                assert not settled, "on a GPU nothing waits before the end"
-            # 3
-        # 4
+    with listening(clock), span("outer"), span("inner"):  # 1, 2, and 3, 4
+        assert not settled, "on a GPU nothing waits before the end"
     seconds = clock.stop()  # 5
     assert seconds == {REST: 2.0, "outer": 2.0, "inner": 1.0}
     assert settled == ["settled"]
@@ -68,7 +64,7 @@ def _state(folder: Path) -> dict[str, torch.Tensor]:
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_a_profiled_run_is_the_run(tiny_settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Floor passes and torch.profiler between the updates, dropout on: every bit as without; stopped and resumed too."""
+    """Floor passes and torch.profiler between the updates, dropout on, stopped and resumed: every bit as without."""
     words = ("model.lora.rank=2", "model.lora.dropout=0.2", "inner.updates=9", "evaluate.num_questions=1")
     plain = train(tiny_settings(*words, run="plain"))
     settings = tiny_settings(*words, "profile=true", "stop_at=6", run="profiled")

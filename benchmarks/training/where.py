@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.training.__main__ import default_run, phase_of
 from dreamprm.profiling import Clock, Profile
-from dreamprm.profiling.page import profile_lines
+from dreamprm.profiling.profile_page import profile_lines
 from dreamprm.trainer.floor import floor_seconds
 from dreamprm.trainer.state import Run
 

@@ -14,7 +14,7 @@ from bilevel.spans import listening, span
 from dreamprm.config import TrainConfig
 from dreamprm.metrics import read_metrics
 from dreamprm.profiling.clock import REST, Clock
-from dreamprm.profiling.page import profile_lines
+from dreamprm.profiling.profile_page import profile_lines
 from dreamprm.run_files.checkpoint import latest_checkpoint, load_latest
 from dreamprm.run_files.folder import resumed_settings
 from dreamprm.trainer.run import train

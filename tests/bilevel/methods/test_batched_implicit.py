@@ -108,7 +108,7 @@ def test_members_that_fail_do_not_touch_the_others(name: str) -> None:
     )
     factors = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
 
-    def one(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def one(matrix: Tensor, factor: Tensor) -> tuple[Any, ...]:
         problem = bilevel.Bilevel(quadratic(matrix).inner, lambda p, h, b: factor * p["z"].sum())
         params = {"z": torch.zeros(3, dtype=torch.float64)}
         hyper = {"x": torch.ones(3, dtype=torch.float64)}

@@ -11,6 +11,7 @@ What can be said of one run, and when it is warranted:
 * The outer loss must have fallen from before to after by more than chance, on the same chains (paired differences).
 * The meta set has chosen the weights, so that its figures are a little too good; where there is a test set, its AUC
   decides too, of chains and, where its steps are labelled, of steps: a significant loss there overrules the meta set.
+  A PRM that was trained on the meta set (`inner.meta_weight`) is judged by the test set alone.
   Best-of-N that is not shown to be above the policy alone is said to be no gain.
 * Before is the cold-started PRM: the change is that of the whole bilevel phase, inner updates included. What the
   *weights* are worth only a second run with weigher=uniform tells; no verdict on one run claims it.
@@ -30,9 +31,10 @@ from dreamprm.evaluate.figures import cluster_of, true_steps
 from dreamprm.evaluate.intervals import Interval, bootstrap, paired_difference
 from dreamprm.evaluate.steps import auc
 
-__all__ = ["NO_GAIN", "NO_SIGNAL", "Change", "Evidence", "change_of", "step_change_of", "verdict"]
+__all__ = ["BETTER", "NO_GAIN", "NO_SIGNAL", "Change", "Evidence", "change_of", "step_change_of", "verdict"]
 
 NO_SIGNAL = "the meta set gave no usable signal: weights are not to be trusted"
+BETTER = "the PRM is better than before on questions that it has not seen"
 NO_GAIN = "which shows no gain over the policy: compare with weigher=uniform"
 _FEWEST_QUESTIONS = 10
 _NUM_RESAMPLES = 500
@@ -112,6 +114,7 @@ class Evidence:
     meta, test: None where there is no such set, or only one outcome in it.
     losses_before, losses_after: the outer loss of every meta chain.  clusters: their questions.
     steps: of the test set's steps, None where they are not labelled.
+    trained_on_meta: whether the meta set's outcomes were trained on as well.
     gain: best-of-N of the PRM less the policy's own accuracy, on the same test questions, for the largest N there is.
     """
 
@@ -126,6 +129,7 @@ class Evidence:
     steps: Change | None = None
     gain: Interval | None = None
     num_candidates: int = 0
+    trained_on_meta: bool = False
 
     def loss_change(self) -> Interval:
         return paired_difference(self.losses_after, self.losses_before, self.clusters, num_resamples=_NUM_RESAMPLES)
@@ -142,6 +146,8 @@ def verdict(given: Evidence) -> str:
             f"{given.skipped} of {given.outer_updates} outer updates were left out, their gradient not finite: "
             "weights are not to be trusted"
         )
+    if given.trained_on_meta:
+        return _by_test(given)
     meta = given.meta
     if meta is None:
         return NO_SIGNAL
@@ -164,17 +170,38 @@ def verdict(given: Evidence) -> str:
             "compare with weigher=uniform"
         )
     found = f"the meta set gave a signal: {fell}, its {_area(meta.after)} (before {meta.before.value:.3f})"
+    overruled = _overruled(given)
+    if overruled:
+        return f"{found}; but {overruled}"
+    return f"{found}; {_on_test(given) or 'there is no test set to confirm it'}"
+
+
+def _by_test(given: Evidence) -> str:
+    """The verdict on a PRM that has trained on the meta set."""
+    aside = "it was trained on the meta set too, whose own figures say nothing of it"
+    if given.test is None:
+        return f"there is no test set, and nothing else says what the PRM is worth: {aside}; set test.path"
+    overruled = _overruled(given)
+    if overruled:
+        return f"{overruled}; {aside}"
+    if given.test.change.low <= 0:
+        return f"{_on_test(given)}: no more than chance may; {aside}"
+    return f"{BETTER}: {_on_test(given)}; {aside}"
+
+
+def _overruled(given: Evidence) -> str:
+    """What the test set says against the run; empty where it says nothing against it."""
     if given.test is not None:
         if given.test.change.high < 0:
-            return f"{found}; but {_on_test(given)}, worse than before: weights are not to be trusted"
+            return f"{_on_test(given)}, worse than before: weights are not to be trusted"
         if given.test.after.low <= 0.5:
-            return f"{found}; but {_on_test(given)}, as chance may: weights are not to be trusted"
+            return f"{_on_test(given)}, as chance may: weights are not to be trusted"
     if given.steps is not None and given.steps.change.high < 0:
         steps = f"steps are told apart with {_area(given.steps.after)}, before with {given.steps.before.value:.3f}"
-        return f"{found}; but on the test set {steps}, worse than before: weights are not to be trusted"
+        return f"on the test set {steps}, worse than before: weights are not to be trusted"
     if given.gain is not None and given.gain.low <= 0:
-        return f"{found}; but {_on_test(given)}, {NO_GAIN}"
-    return f"{found}; {_on_test(given) or 'there is no test set to confirm it'}"
+        return f"{_on_test(given)}, {NO_GAIN}"
+    return ""
 
 
 def _on_test(given: Evidence) -> str:

@@ -81,7 +81,8 @@ def _tone(verdict: str) -> str:
     """The colour of the verdict: `no`, `yes`, or neither."""
     if "not to be trusted" in verdict:
         return "no"
-    return "yes" if "gave a signal" in verdict and "no gain" not in verdict else ""
+    good = "gave a signal" in verdict or verdict.startswith("the PRM is better")
+    return "yes" if good and "no gain" not in verdict else ""
 
 
 def _tiles(results: dict[str, Any], largest: str, rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def _tiles(results: dict[str, Any], largest: str, rows: dict[str, Any]) -> list[
                 label = NAMES[name].replace("best of N", f"best of {largest}")
                 tiles.append(_tile(label, point, beside))
     area = results.get("meta", {}).get("auc")
-    if area:
+    if area and not results["meta"].get("trained_on"):
         tiles.append(
             _tile("AUC on the meta set", area["after"], [f"before {area['before']['value']:.3f}", "chance .5"])
         )
@@ -144,10 +145,11 @@ def _best_of_n(points: dict[str, Any], rows: dict[str, Any], numbers: list[int])
 
 def _before_after(results: dict[str, Any]) -> list[dict[str, Any]]:
     meta, rows = results.get("meta", {}), []
+    trained = " (trained on)" if meta.get("trained_on") else ""
     if "outer_loss" in meta:
-        rows.append(("outer loss, whole meta set", meta["outer_loss"]))
+        rows.append((f"outer loss, whole meta set{trained}", meta["outer_loss"]))
     if "auc" in meta:
-        rows.append(("AUC of meta chains", meta["auc"]))
+        rows.append((f"AUC of meta chains{trained}", meta["auc"]))
     before, after = (results.get(name, {}) for name in ("cold_start", "steps"))
     if before.get("steps", {}).get("auc") and after.get("auc"):
         rows.append(("AUC of test steps", {"before": before["steps"]["auc"], "after": after["auc"]}))

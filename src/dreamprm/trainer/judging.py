@@ -91,6 +91,7 @@ def evidence(run: Run, before: Judged | None, after: Judged) -> Evidence:
         steps=step_change_of(test_records(run), before.test_steps, after.test_steps) if before.test_steps else None,
         gain=gain,
         num_candidates=count,
+        trained_on_meta=run.settings.inner.meta_weight > 0,
     )
 
 

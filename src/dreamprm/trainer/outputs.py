@@ -112,6 +112,7 @@ def _meta_figures(found: Evidence) -> dict[str, Any]:
     losses = {"before": found.losses_before, "after": found.losses_after}
     figures: dict[str, Any] = {"outer_loss": {name: sum(values) / len(values) for name, values in losses.items()}}
     figures["outer_loss"]["change"] = found.loss_change().as_dict()
+    figures["trained_on"] = found.trained_on_meta
     if found.meta is not None:
         figures["auc"] = {name: getattr(found.meta, name).as_dict() for name in ("before", "after", "change")}
     return figures

@@ -9,7 +9,7 @@ import pytest
 
 from dreamprm.data.record import Record
 from dreamprm.evaluate.intervals import Interval
-from dreamprm.evaluate.verdict import NO_GAIN, NO_SIGNAL, Evidence, change_of, step_change_of, verdict
+from dreamprm.evaluate.verdict import BETTER, NO_GAIN, NO_SIGNAL, Evidence, change_of, step_change_of, verdict
 
 
 def _records(num_questions: int = 100, per_question: int = 4) -> list[Record]:
@@ -99,6 +99,21 @@ def test_the_test_set_has_the_last_word() -> None:
     assert "not to be trusted" not in good
     assert "worse than before: weights are not to be trusted" in verdict(dataclasses.replace(_evidence(), test=worse))
     assert "as chance may: weights are not to be trusted" in verdict(dataclasses.replace(_evidence(), test=at_chance))
+
+
+def test_a_prm_that_was_trained_on_the_meta_set_is_judged_by_the_test_set() -> None:
+    records = _records()
+    better, worse, same = (
+        change_of(records, _scores(records, one, 5), _scores(records, two, 5 + (one != two)))
+        for one, two in ((0.5, 1.5), (1.5, 0.5), (0.7, 0.7))
+    )
+    given = dataclasses.replace(_evidence(), trained_on_meta=True)
+    assert verdict(given).startswith("there is no test set, and nothing else says what the PRM is worth")
+    good = verdict(dataclasses.replace(given, test=better))
+    assert good.startswith(f"{BETTER}: on the test set AUC")
+    assert "gave a signal" not in good
+    assert "worse than before: weights are not to be trusted" in verdict(dataclasses.replace(given, test=worse))
+    assert "no more than chance may" in verdict(dataclasses.replace(given, test=same))
 
 
 def test_steps_that_are_judged_worse_overrule_the_meta_set() -> None:

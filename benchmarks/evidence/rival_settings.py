@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.evidence import methods
-from benchmarks.evidence.__main__ import judged_cell
+from benchmarks.evidence.cells import judged_cell
 from benchmarks.evidence.fitting import LossOf, plain
 from benchmarks.evidence.learned import calibrated
 from benchmarks.evidence.online import LossNet

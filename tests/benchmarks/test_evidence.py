@@ -5,8 +5,9 @@ import functools
 import pytest
 import torch
 from benchmarks.evidence import ablation_measures, ablations, methods, online, report
-from benchmarks.evidence.__main__ import planned, run_cell, self_consistency
+from benchmarks.evidence.__main__ import planned, self_consistency
 from benchmarks.evidence.ablation_measures import ABLATIONS, exact, finite_difference
+from benchmarks.evidence.cells import run_cell
 from benchmarks.evidence.chains import as_chains, encode
 from benchmarks.evidence.fitting import Fit, meta_losses, scores, train_on
 from benchmarks.evidence.judge import Judge, upper_part

@@ -27,10 +27,10 @@ from benchmarks.training.__main__ import floor_update
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.errors import UserError
+from dreamprm.phases.bilevel_phase import BilevelPhase
+from dreamprm.phases.state import Run
 from dreamprm.plan.planner import plan_run
-from dreamprm.trainer.bilevel_phase import BilevelPhase
 from dreamprm.trainer.run import prepare
-from dreamprm.trainer.state import Run
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ghost": (),

@@ -26,11 +26,11 @@ from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.evaluate.steps import auc
 from dreamprm.loss import example_losses, outer_loss
+from dreamprm.phases.state import Run
 from dreamprm.prm.collate import Batch
 from dreamprm.sources import known_good, load_data
 from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import build_run
-from dreamprm.trainer.state import Run
 
 CANDIDATES = [
     (loss, aggregate)

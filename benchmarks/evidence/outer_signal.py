@@ -22,10 +22,10 @@ from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.evaluate.steps import auc
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.state import Run
 from dreamprm.sources import known_good, load_data
 from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import build_run
-from dreamprm.trainer.state import Run
 
 _EVERY = 10
 

@@ -26,9 +26,9 @@ import torch
 
 from dreamprm.config import resolve_train
 from dreamprm.config.launch import compose_config
-from dreamprm.trainer.bilevel_phase import BilevelPhase
+from dreamprm.phases.bilevel_phase import BilevelPhase
+from dreamprm.phases.state import Run
 from dreamprm.trainer.run import prepare
-from dreamprm.trainer.state import Run
 
 Update = Callable[[], Any]
 

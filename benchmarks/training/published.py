@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamprm.phases.state import Run
 from dreamprm.prm.collate import Batch
-from dreamprm.trainer.state import Run
 
 __all__ = ["Published"]
 

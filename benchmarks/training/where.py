@@ -18,10 +18,10 @@ from functools import partial
 import torch
 
 from benchmarks.training.__main__ import default_run, phase_of
+from dreamprm.phases.floor import floor_seconds
+from dreamprm.phases.state import Run
 from dreamprm.profiling import Clock, Profile
 from dreamprm.profiling.profile_page import profile_lines
-from dreamprm.trainer.floor import floor_seconds
-from dreamprm.trainer.state import Run
 
 
 def again(run: Run) -> None:

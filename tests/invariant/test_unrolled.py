@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from dreamprm.config import ConfigError, TrainConfig
 from dreamprm.metrics import read_metrics
+from dreamprm.phases.unrolled_phase import check_unrolled
 from dreamprm.run_files.checkpoint import latest_checkpoint
 from dreamprm.trainer import loop
 from dreamprm.trainer.run import train
-from dreamprm.trainer.unrolled_phase import check_unrolled
 
 Settings = Callable[..., TrainConfig]
 

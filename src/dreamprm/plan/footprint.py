@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamprm.data.record import Record
 from dreamprm.loss import example_losses, outer_loss
-from dreamprm.trainer.state import Run
+from dreamprm.phases.state import Run
 
 __all__ = ["Linear", "Moment", "longest", "measured", "num_bytes", "recomputed"]
 

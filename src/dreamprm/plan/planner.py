@@ -35,11 +35,11 @@ from dreamprm.choices import Precision
 from dreamprm.config.optimizers import OptimizerSettings
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import UserError
+from dreamprm.phases.state import Run
+from dreamprm.phases.unrolled_phase import is_unrolled
 from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
 from dreamprm.progress import say
 from dreamprm.trainer.run import prepare
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled_phase import is_unrolled
 
 __all__ = ["Plan", "optimizer_bytes", "plan_run", "show_plan"]
 

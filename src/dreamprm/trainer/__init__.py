@@ -1,1 +1,1 @@
-"""The training room: cold start, then bilevel; checkpoints, metrics, progress."""
+"""The training room: the loop over the phases, checkpoints, metrics, progress, what a run leaves."""

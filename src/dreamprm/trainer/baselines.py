@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dreamprm.evaluate import compare, position_scores, stronger_model_scores
+from dreamprm.phases.state import Judged, Run
 from dreamprm.trainer.judging import test_records
-from dreamprm.trainer.state import Judged, Run
 
 __all__ = ["compare_with_baselines"]
 

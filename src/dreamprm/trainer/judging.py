@@ -14,9 +14,9 @@ from dreamprm.evaluate.figures import cluster_of, figures, first_questions
 from dreamprm.evaluate.verdict import Evidence, change_of, step_change_of
 from dreamprm.interrupt import StopRequest
 from dreamprm.loss import OUTER_LOSSES
+from dreamprm.phases.state import Judged, Run
 from dreamprm.prm.aggregation import aggregate
 from dreamprm.progress import RunProgress, Stage
-from dreamprm.trainer.state import Judged, Run
 
 __all__ = ["AFTER", "BEFORE", "evidence", "judge", "judging_stage", "test_records"]
 

@@ -10,17 +10,17 @@ from bilevel.spans import span
 from dreamprm.distributed import everyone
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile, PhaseName
+from dreamprm.phases.bilevel_phase import BilevelPhase
+from dreamprm.phases.cold_phase import ColdPhase
+from dreamprm.phases.floor import floor_seconds
+from dreamprm.phases.phase import Phase
+from dreamprm.phases.state import Run
+from dreamprm.phases.trust_phase import TrustPhase
+from dreamprm.phases.unrolled_phase import UnrolledPhase, is_unrolled
 from dreamprm.progress import Reporter, RunProgress, Stage
 from dreamprm.tracker import Tracker
-from dreamprm.trainer.bilevel_phase import BilevelPhase
-from dreamprm.trainer.cold_phase import ColdPhase
-from dreamprm.trainer.floor import floor_seconds
 from dreamprm.trainer.judging import AFTER, BEFORE, judge, judging_stage
-from dreamprm.trainer.phase import Phase
 from dreamprm.trainer.resume import checkpoint_run
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.trust_phase import TrustPhase
-from dreamprm.trainer.unrolled_phase import UnrolledPhase, is_unrolled
 
 __all__ = ["WEIGH", "enter_phase", "run_progress", "train_phases"]
 

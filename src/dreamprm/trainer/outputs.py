@@ -18,6 +18,7 @@ from dreamprm.evaluate.verdict import Evidence, verdict
 from dreamprm.files import replacing, write_atomically
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.state import Run
 from dreamprm.progress import RunProgress
 from dreamprm.report.explorer import write_explorer
 from dreamprm.report.model_card import CardFacts, write_model_card
@@ -28,7 +29,6 @@ from dreamprm.sources.world_source import MODEL, READER
 from dreamprm.trainer.baselines import compare_with_baselines
 from dreamprm.trainer.judging import AFTER, evidence, judge
 from dreamprm.trainer.loop import WEIGH
-from dreamprm.trainer.state import Run
 from dreamprm.weigher import Features, from_batch
 from dreamprm.weigher import save as save_weigher
 

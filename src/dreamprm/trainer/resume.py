@@ -11,13 +11,13 @@ from dreamprm.config.resolve import to_plain
 from dreamprm.data.fingerprint import changed_data, data_digests
 from dreamprm.distributed import from_first, is_first
 from dreamprm.errors import UserError
-from dreamprm.metrics import MetricsFile, PhaseName
+from dreamprm.metrics import MetricsFile
+from dreamprm.phases.way_back import way_back
 from dreamprm.prm.model_digest import model_digests
 from dreamprm.progress import say
 from dreamprm.run_files.checkpoint import (
     Checkpoint,
     NotFiniteError,
-    all_checkpoints,
     load_latest,
     require_finite,
     save_checkpoint,
@@ -25,8 +25,8 @@ from dreamprm.run_files.checkpoint import (
 from dreamprm.run_files.folder import changed_settings
 
 if TYPE_CHECKING:
-    from dreamprm.trainer.phase import Phase
-    from dreamprm.trainer.state import Run
+    from dreamprm.phases.phase import Phase
+    from dreamprm.phases.state import Run
 
 __all__ = [
     "checkpoint_run",
@@ -34,7 +34,6 @@ __all__ = [
     "require_finite_run",
     "resume_run",
     "say_what_metrics_lack",
-    "way_back",
 ]
 
 
@@ -73,29 +72,6 @@ def require_finite_run(run: Run) -> None:
         require_finite(run.state_dict(), f"after {run.update} updates the run's state")
     except NotFiniteError as error:
         raise UserError(f"{error}. {way_back(run)}") from error
-
-
-def way_back(run: Run) -> str:
-    """How to go on after a run has diverged, in one sentence."""
-    cold = run.update <= run.num_cold and run.num_cold > 0 and (run.phase is None or run.phase.name is PhaseName.COLD)
-    name, settings = ("cold", run.settings.cold) if cold else ("inner", run.settings.inner)
-    lower = f"{name}.optimizer.lr={settings.optimizer.lr / 10:.2g}"
-    found = all_checkpoints(run.folder / "checkpoints")
-    ruined = [path for path in found if _update_of(path) >= run.update]
-    if len(ruined) == len(found):
-        return f"No checkpoint is from before: start again with a lower rate ({lower}), or set {name}.clip_norm"
-    update = _update_of(found[-1 - len(ruined)])
-    # What is not finite follows from the state that the last one holds, whatever the rate.
-    remove = f"rm -r {shlex.join(map(str, ruined))}   (it leads here again), then " if ruined else ""
-    folder = shlex.quote(str(run.folder))
-    return (
-        f"The checkpoint of update {update} is from before. Go on from it with a lower rate: {remove}"
-        f"dreamprm train resume={folder} {lower}   Or look at the examples"
-    )
-
-
-def _update_of(path: Path) -> int:
-    return int(path.name.removeprefix("update-"))
 
 
 def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:

@@ -21,6 +21,8 @@ from dreamprm.errors import ConfigError, UserError
 from dreamprm.heap import keep_freed_memory
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
+from dreamprm.phases.state import Run
+from dreamprm.phases.unrolled_phase import check_unrolled, is_unrolled
 from dreamprm.prm.collate import Collator
 from dreamprm.profiling import Profile, write_profile
 from dreamprm.progress import say
@@ -34,8 +36,6 @@ from dreamprm.tracker import Tracker, open_tracker, require_tracker
 from dreamprm.trainer.loop import enter_phase, run_progress, train_phases
 from dreamprm.trainer.outputs import write_outputs
 from dreamprm.trainer.resume import remember_sources, require_finite_run, resume_run, say_what_metrics_lack
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.unrolled_phase import check_unrolled, is_unrolled
 
 __all__ = ["build_run", "prepare", "show_prompts", "train"]
 

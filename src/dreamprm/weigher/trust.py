@@ -5,7 +5,7 @@
 m = α z (2y - 1): how likely judges that have been trained on pool and meta set find the label y, z their log-odds; α of
 meta questions that they have not seen says how sure they may be. τ: what exact hypergradients say of the step and of
 its chain, in equal parts, centred over all steps and scaled to one. Where neither has an opinion the weight is 1, where
-both trust a label it is near 2. `dreamprm.trainer.trust_phase` says how both are come by.
+both trust a label it is near 2. `dreamprm.phases.trust_phase` says how both are come by.
 
 Shapes: B examples of a batch, S steps, N examples of the data set, W most steps of a chain.
 """

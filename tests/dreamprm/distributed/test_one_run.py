@@ -35,6 +35,17 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "small_loss": ("small_loss", _ODD),
     "meta_added": ("meta_added", _ODD),  # learns no weights
     "both": ("instance_net", (*_ODD, "inner.meta_weight=1")),  # learns weights beside it
+    # Gradient descent: the derivative of Adam's first steps would blow the rounding of single examples' d up.
+    "trust": (
+        "trust",
+        (
+            *_ODD,
+            "inner.updates=4",
+            "inner.meta_batch_size=5",
+            "weigher.judge_updates=3",
+            "optimizer@inner.optimizer=sgd",
+        ),
+    ),
 }
 # Sums over examples in another order round to 1e-7 of each other in float32, and 16 updates of both levels carry that
 # on: 3e-6 is the largest difference of a weight, 2e-7 of a score.

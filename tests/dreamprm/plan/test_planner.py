@@ -12,11 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 from dreamprm.commands.train import main
 from dreamprm.config import TrainConfig
 from dreamprm.errors import UserError
+from dreamprm.phases.state import Run
 from dreamprm.plan.footprint import longest
 from dreamprm.plan.planner import plan_run, show_plan
 from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import prepare
-from dreamprm.trainer.state import Run
 
 Settings = Callable[..., TrainConfig]
 

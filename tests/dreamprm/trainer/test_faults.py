@@ -16,10 +16,10 @@ from dreamprm.config import TrainConfig, UserError, resolve_train
 from dreamprm.config.launch import compose_config
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import read_metrics
+from dreamprm.phases.bilevel_phase import BilevelPhase
+from dreamprm.phases.phase import Made
 from dreamprm.run_files.checkpoint import latest_checkpoint
 from dreamprm.sources import load_data
-from dreamprm.trainer.bilevel_phase import BilevelPhase
-from dreamprm.trainer.phase import Made
 from dreamprm.trainer.run import train
 
 Settings = Callable[..., TrainConfig]

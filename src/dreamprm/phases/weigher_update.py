@@ -8,8 +8,8 @@ from bilevel import Status
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
 from dreamprm.errors import UserError
-from dreamprm.trainer.phase import clip
-from dreamprm.trainer.state import Run
+from dreamprm.phases.phase import clip
+from dreamprm.phases.state import Run
 from dreamprm.weigher import project
 
 __all__ = ["WeigherUpdate"]

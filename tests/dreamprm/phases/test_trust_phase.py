@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from dreamprm.config import ConfigError, TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.state import Run
+from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.plan.planner import plan_run
 from dreamprm.trainer.loop import enter_phase
 from dreamprm.trainer.run import prepare, train
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.trust_plan import meta_halves
 from dreamprm.weigher import from_batch
 from dreamprm.weigher.trust import Trust
 

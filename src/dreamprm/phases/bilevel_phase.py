@@ -20,11 +20,11 @@ from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import everywhere, num_processes, own_part
 from dreamprm.loss import outer_loss, step_losses
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.phase import Made, inner_losses, pieces
+from dreamprm.phases.state import Run
+from dreamprm.phases.weigher_update import WeigherUpdate
 from dreamprm.prm.collate import Batch
 from dreamprm.prm.shared_prefix import SharedPrefixScorer
-from dreamprm.trainer.phase import Made, inner_losses, pieces
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.weigher_update import WeigherUpdate
 from dreamprm.weigher import from_batch
 
 __all__ = ["BilevelPhase"]

@@ -6,9 +6,9 @@ import torch
 
 from dreamprm.distributed import everywhere, own_part, random_state, set_random_state
 from dreamprm.loss import outer_loss
+from dreamprm.phases.phase import inner_losses, pieces
+from dreamprm.phases.state import Run
 from dreamprm.profiling import Clock
-from dreamprm.trainer.phase import inner_losses, pieces
-from dreamprm.trainer.state import Run
 
 __all__ = ["floor_seconds"]
 

@@ -10,8 +10,8 @@ from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import average_gradients, everywhere, num_processes, own_part
 from dreamprm.metrics import PhaseName
-from dreamprm.trainer.phase import Made, clip, inner_losses, pieces
-from dreamprm.trainer.state import Run
+from dreamprm.phases.phase import Made, clip, inner_losses, pieces
+from dreamprm.phases.state import Run
 
 __all__ = ["ColdPhase"]
 

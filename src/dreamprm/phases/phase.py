@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from dreamprm.errors import UserError
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
-from dreamprm.trainer.resume import way_back
+from dreamprm.phases.way_back import way_back
 
 if TYPE_CHECKING:
+    from dreamprm.phases.state import Run
     from dreamprm.prm.collate import Batch
-    from dreamprm.trainer.state import Run
 
 __all__ = ["Made", "Phase", "clip", "inner_losses", "pieces"]
 

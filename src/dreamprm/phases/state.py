@@ -16,17 +16,17 @@ from dreamprm.data.record import Record
 from dreamprm.distributed import everyone, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.trust_plan import trust_samples, trust_updates
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.profiling import Profile
 from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import DenseLoss
 from dreamprm.sources.sampler import EpochSampler
-from dreamprm.trainer.trust_plan import trust_samples, trust_updates
 from dreamprm.weigher import Weigher
 
 if TYPE_CHECKING:
+    from dreamprm.phases.phase import Phase
     from dreamprm.prm.model import PRM
-    from dreamprm.trainer.phase import Phase
 
 __all__ = ["Counters", "Judged", "Run"]
 

@@ -21,11 +21,11 @@ from dreamprm.choices import Precision
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import ConfigError
 from dreamprm.loss import example_losses, outer_loss
+from dreamprm.phases.bilevel_phase import BilevelPhase
+from dreamprm.phases.phase import Made
+from dreamprm.phases.state import Run
 from dreamprm.prm.collate import Batch
 from dreamprm.setting import arguments_of
-from dreamprm.trainer.bilevel_phase import BilevelPhase
-from dreamprm.trainer.phase import Made
-from dreamprm.trainer.state import Run
 from dreamprm.weigher import from_batch
 from dreamprm.weigher.instance_table import InstanceTableSettings
 

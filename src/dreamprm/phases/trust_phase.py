@@ -30,10 +30,10 @@ from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import average_gradients, everyone, everywhere, num_processes, own_part, rank
 from dreamprm.loss import fit_confidence, outer_loss, step_losses
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.phase import Made, clip, inner_losses, pieces
+from dreamprm.phases.state import Run
+from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.prm.aggregation import aggregate_log_odds, as_log_odds
-from dreamprm.trainer.phase import Made, clip, inner_losses, pieces
-from dreamprm.trainer.state import Run
-from dreamprm.trainer.trust_plan import meta_halves
 from dreamprm.weigher.trust import Trust
 
 __all__ = ["TrustPhase"]
@@ -100,16 +100,17 @@ class TrustPhase:
         losses: list[Tensor] = []
         seen: list[tuple[Sequence[int], Tensor]] = []
         for micro in pieces(rows, inner.batch_size):
-            own = own_part(micro)
-            batch = run.batch(run.train, own)
+            batch = run.batch(run.train, own_part(micro))
+            # Of the whole micro-batch in every process, so that what each finds of its own part is averaged into place.
+            weight = torch.ones(len(micro), self._width(micro), device=run.device, requires_grad=record)
             with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
                 with run.autocast():
                     logits = run.prm(batch)
                     losses.append(inner_losses(run, batch, logits).detach())
-                weight = torch.ones_like(logits, requires_grad=record)
                 each = step_losses(logits, batch, inner.loss) / batch.label_mask.sum(1, keepdim=True)
-                self.lookahead.backward(each, weight * num_processes() / len(rows))
-            seen.append((own, weight))
+                own = own_part(range(len(micro)))
+                self.lookahead.backward(each, weight[own, : each.shape[1]] * num_processes() / len(rows))
+            seen.append((micro, weight))
         self.lookahead.step()
         numbers = {"loss": everywhere(torch.cat(losses)).mean().item(), "lr": lr}
         if not record:
@@ -120,6 +121,7 @@ class TrustPhase:
         status = self.lookahead.backward_outer(self._outcomes(last, outer.loss))
         run.counters.outer_updates += 1
         numbers["outer_loss"] = self.lookahead.report["outer_loss"]
+        run.counters.check_error = self.lookahead.report.get("check", run.counters.check_error)
         run.counters.sum_rule = max(run.counters.sum_rule or 0.0, self.lookahead.report.get("sum_rule", 0.0))
         if status is Status.NOT_FINITE:
             run.counters.skipped_outer += 1
@@ -129,11 +131,14 @@ class TrustPhase:
 
     def _keep(self, seen: list[tuple[Sequence[int], Tensor]]) -> None:
         """Of size one over the update, so that none counts more for a larger rate or outer gradient."""
-        pulls = [(row, -values) for rows, weight in seen for row, values in zip(rows, _gradient(weight), strict=True)]
-        told = [pair for part in everyone([(row, values.tolist()) for row, values in pulls]) for pair in part]
-        size = math.sqrt(sum(value * value for _, values in told for value in values))
-        for row, values in told:
-            self.weigher.look([row], torch.tensor([values]) / (size or 1.0))
+        pulls = [(rows, -_gradient(weight)) for rows, weight in seen]
+        size = math.sqrt(sum(float(values.square().sum()) for _, values in pulls))
+        for rows, values in pulls:
+            for row, value in zip(rows, values.cpu(), strict=True):
+                self.weigher.look([row], value[None] / (size or 1.0))
+
+    def _width(self, rows: Sequence[int]) -> int:
+        return max(len(self.run.train[row].steps) for row in rows)
 
     def _mask(self) -> Tensor:
         """Which of the tables' places are labelled steps, (N, W)."""

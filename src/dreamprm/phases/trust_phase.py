@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bilevel import Status
+from bilevel.spans import span
 from dreamprm.config.build import build_lookahead
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
@@ -104,7 +105,7 @@ class TrustPhase:
             # Of the whole micro-batch in every process, so that what each finds of its own part is averaged into place.
             weight = torch.ones(len(micro), self._width(micro), device=run.device, requires_grad=record)
             with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
-                with run.autocast():
+                with span("inner forward"), run.autocast():
                     logits = run.prm(batch)
                     losses.append(inner_losses(run, batch, logits).detach())
                 each = step_losses(logits, batch, inner.loss) / batch.label_mask.sum(1, keepdim=True)
@@ -178,7 +179,7 @@ class TrustPhase:
         """The loss of a batch of meta chains against their outcomes."""
         run, own = self.run, own_part(rows)
         batch = run.batch(run.meta, own)
-        with run.autocast():
+        with span("outer forward"), run.autocast():
             mean = outer_loss(run.prm(batch), batch, run.settings.outer.aggregate, kind, everywhere)
             return mean * (len(own) * num_processes() / len(rows))
 

@@ -50,6 +50,7 @@ def shares_prefix(prm: PRM) -> bool:
         prm.kind is not HeadKind.token_classification
         and prm.frozen is None
         and prm.kept is None
+        and prm.kept is None
         and hasattr(config, "use_cache")
         and bool(getattr(config, "is_causal", True))
     )

@@ -121,9 +121,10 @@ def _tile(name: str, point: dict[str, Any], notes: list[str]) -> dict[str, Any]:
 
 
 def _beside(point: dict[str, Any], label: str, other: dict[str, Any]) -> str:
-    """`above policy alone (.512)`; the word says nothing of chance, the intervals do."""
-    gain = point["value"] - other["value"]
-    word = "level with" if abs(gain) < 5e-4 else "above" if gain > 0 else "below"
+    """`above policy alone (.512)`; level with what lies within the point's own interval."""
+    word = "level with"
+    if not point["low"] <= other["value"] <= point["high"]:
+        word = "above" if point["value"] > other["value"] else "below"
     return f"{word} {label} ({other['value']:.3f})"
 
 

@@ -20,15 +20,17 @@ from dreamprm.sources.sample import sample
 __all__ = ["refuse", "shared_questions"]
 
 
-def refuse(data: RunData, batches: Mapping[str, int], *, weighs: bool) -> None:
+def refuse(data: RunData, batches: Mapping[str, int], *, weighs: bool, num_steps: int | None = None) -> None:
     """Raises UserError, one line with what to change, where
 
     * all labels of the training chains looked at are one number;
     * the meta set that is to teach the weights holds right chains only, or wrong ones only;
     * one question stands in two of the training, meta and test sets;
-    * a batch is larger than the data that it is drawn from.
+    * a batch is larger than the data that it is drawn from;
+    * a training chain has more steps than a weigher's table is wide.
 
     batches: "cold", "inner", "outer" -> chains of one update.  weighs: whether weights are learned.
+    num_steps: that width, None where there is no such table.
     """
     _refuse_labels(data.train)
     if weighs:
@@ -43,6 +45,17 @@ def refuse(data: RunData, batches: Mapping[str, int], *, weighs: bool) -> None:
                 f"leave them out of one of the two, or what is learned on the one will look right on the other"
             )
     _refuse_batches(data, batches)
+    if num_steps is not None:
+        _refuse_longer(data.train, num_steps)
+
+
+def _refuse_longer(train: Sequence[Record], num_steps: int) -> None:
+    longest = max(train, key=lambda record: len(record.steps))
+    if len(longest.steps) > num_steps:
+        raise UserError(
+            f"the longest training chain has {len(longest.steps)} steps ({longest.key}), and the weigher's table is "
+            f"{num_steps} steps wide: set weigher.num_steps={len(longest.steps)}"
+        )
 
 
 def _refuse_batches(data: RunData, batches: Mapping[str, int]) -> None:

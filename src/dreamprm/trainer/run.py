@@ -143,7 +143,8 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
         say("reading the data …")
         data = first_then_others(lambda: load_data(settings))
         if not settings.show_prompts:
-            refuse(data, _batches(settings), weighs=settings.reads_meta)
+            width = getattr(settings.weigher, "num_steps", None)
+            refuse(data, _batches(settings), weighs=settings.reads_meta, num_steps=width)
             for line in quick(sample(data.train), sample(data.meta), sample(data.test)):
                 say(f"  {line}")
         say(f"loading the model {settings.model.path} …")

@@ -69,6 +69,12 @@ Settings = Callable[..., TrainConfig]
             ("outer.batch_size=4", "outer.accumulate=4"),
             "16 chains .* the 12 meta chains",
         ),
+        (
+            _train(),
+            _meta(),
+            ("weigher=trust", "hypergradient=jvp", "weigher.num_steps=1"),
+            r"longest training chain has 2 steps \(train:.*table is 1 steps wide: set weigher.num_steps=2",
+        ),
         (_train(), _meta(), ("cold.batch_size=40",), "40 chains .* larger than the 12 cold-start chains"),
         (_train(images=["gone.png"]), _meta(), (), r"data: 12 of 12 chains .*gone\.png .* set data\.images"),
         (_train(), _meta(images=["gone.png"]), (), r"meta: 12 of 12 chains .* set meta\.images"),

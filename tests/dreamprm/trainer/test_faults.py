@@ -51,7 +51,7 @@ def test_an_inner_loss_that_is_no_number_names_examples_and_update(
 def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(
     tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamprm.trainer import bilevel_phase
+    from dreamprm.phases import bilevel_phase
 
     calls: list[int] = []
     real = bilevel_phase.outer_loss
@@ -71,7 +71,7 @@ def test_an_outer_gradient_that_is_no_number_is_counted_and_skipped(
 
 
 def test_too_many_in_a_row_stop_the_run(tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamprm.trainer import bilevel_phase
+    from dreamprm.phases import bilevel_phase
 
     real = bilevel_phase.outer_loss
     monkeypatch.setattr(bilevel_phase, "outer_loss", lambda *arguments: real(*arguments) * float("nan"))

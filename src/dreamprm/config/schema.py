@@ -230,6 +230,7 @@ class TrainConfig(Settings):
     device: Device = setting(Device.auto, "auto: a GPU where there is one")
     precision: Precision = setting(Precision.fp32, "bf16: autocast over fp32 parameters; pure_bf16: as published")
     threads: int | None = setting(None, "threads of the CPU; null: one per core", least=1)
+    prefetch: bool = setting(True, "encode the next update's chains in a thread while this one is computed")
     stop_at: int | None = setting(None, "stop after this update with a checkpoint, as Ctrl-C does", least=1)
     plan: bool = setting(False, "only say what the run needs of memory")
     profile: bool = setting(False, "write where an update's time goes into the run's profile.md")

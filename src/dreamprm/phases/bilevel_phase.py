@@ -20,7 +20,7 @@ from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import everywhere, num_processes, own_part
 from dreamprm.loss import outer_loss, step_losses
 from dreamprm.metrics import PhaseName
-from dreamprm.phases.phase import Made, inner_losses, pieces
+from dreamprm.phases.phase import Made, inner_losses
 from dreamprm.phases.state import Run
 from dreamprm.phases.weigher_update import WeigherUpdate
 from dreamprm.prm.collate import Batch
@@ -68,7 +68,7 @@ class BilevelPhase:
         """One weighted inner update. record: keep what the hypergradient needs of it."""
         run, inner = self.run, self.run.settings.inner
         lr = self.set_inner_lr(update)
-        rows = run.samplers["inner"].draw(inner.batch_size * inner.accumulate)
+        total = inner.batch_size * inner.accumulate
         self.optimizer.zero_grad()
         self.lookahead.num_updates = (
             run.counters.outer_updates
@@ -76,7 +76,7 @@ class BilevelPhase:
         self.seen.clear()
         losses: list[Tensor] = []
         weights: list[Tensor] = []
-        for micro in pieces(rows, inner.batch_size):
+        for micro in run.draw("inner", run.train, inner.batch_size, inner.accumulate):
             batch = run.batch(run.train, own_part(micro))
             with self.lookahead.inner(rows=run.prm.row_examples(batch), record=record):
                 with span("inner forward"), run.autocast():
@@ -90,7 +90,7 @@ class BilevelPhase:
                     weight.retain_grad()
                     self.seen.append((own_part(micro), weight, batch.step_mask if run.weigher.per_step else None))
                 counted = _of_steps(run, batch, logits) if run.weigher.per_step else each
-                self.lookahead.backward(counted, weight * num_processes() / len(rows))
+                self.lookahead.backward(counted, weight * num_processes() / total)
             losses.append(each.detach())
             weights.append(weight.detach()[batch.step_mask] if run.weigher.per_step else weight.detach())
         if inner.meta_weight:
@@ -109,14 +109,14 @@ class BilevelPhase:
         """Adds the gradient of meta_weight times the outer loss: the meta set used directly, beside the pool."""
         run, outer = self.run, self.run.settings.outer
         with self.lookahead.unweighted():
-            rows = run.samplers["outer"].draw(run.settings.inner.meta_batch_size or outer.batch_size)
+            (rows,) = run.draw("outer", run.meta, run.settings.inner.meta_batch_size or outer.batch_size)
             (run.settings.inner.meta_weight * self._outer_loss(rows, run.settings.meta_loss)).backward()
 
     def _outer_update(self, update: int, weighing: WeigherUpdate) -> dict[str, float]:
         """The hypergradient at the updated parameters, and the weigher's update."""
         run, outer = self.run, self.run.settings.outer
         weighing.optimizer.zero_grad()
-        *earlier, last = pieces(run.samplers["outer"].draw(outer.batch_size * outer.accumulate), outer.batch_size)
+        *earlier, last = run.draw("outer", run.meta, outer.batch_size, outer.accumulate)
         for rows in earlier:
             self.lookahead.accumulate_outer(self._outer_loss(rows))
         status = self.lookahead.backward_outer(self._outer_loss(last))

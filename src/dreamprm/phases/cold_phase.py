@@ -10,7 +10,7 @@ from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import average_gradients, everywhere, num_processes, own_part
 from dreamprm.metrics import PhaseName
-from dreamprm.phases.phase import Made, clip, inner_losses, pieces
+from dreamprm.phases.phase import Made, clip, inner_losses
 from dreamprm.phases.state import Run
 
 __all__ = ["ColdPhase"]
@@ -30,10 +30,9 @@ class ColdPhase:
         run, settings = self.run, self.run.settings.cold
         lr = set_lr(self.optimizer, settings.optimizer.lr, settings.schedule, run.update, settings.updates)
         total = settings.batch_size * settings.accumulate
-        rows = run.samplers["cold"].draw(total)
         self.optimizer.zero_grad()
         losses: list[Tensor] = []
-        for micro in pieces(rows, settings.batch_size):
+        for micro in run.draw("cold", run.cold, settings.batch_size, settings.accumulate):
             batch = run.batch(run.cold, own_part(micro))
             with span("inner forward"), run.autocast():
                 each = inner_losses(run, batch, run.prm(batch))

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from bilevel.spans import span
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
-from dreamprm.distributed import everyone, random_state, rank, set_random_state
+from dreamprm.distributed import everyone, own_part, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
+from dreamprm.phases.phase import pieces
 from dreamprm.phases.trust_plan import trust_samples, trust_updates
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.profiling import Profile
 from dreamprm.run_files.history import WeightHistory
 from dreamprm.sources import DenseLoss
+from dreamprm.sources.prefetch import Prefetch
 from dreamprm.sources.sampler import EpochSampler
 from dreamprm.weigher import Weigher
 
@@ -86,7 +88,7 @@ class Run:
         began with.
     What its checkpoints remember besides: digests of the data, and of what the model was read from; changes of settings
         at resumes; num_metrics rows written when the checkpoint was that it went on from; see resume.py.
-    What looks on: profile, with `profile=true`.
+    What looks on: profile, with `profile=true`.  What works beside it: ahead, which encodes the next update's chains.
     """
 
     settings: TrainConfig
@@ -119,6 +121,7 @@ class Run:
     num_metrics: int = 0
 
     profile: Profile | None = None
+    ahead: Prefetch = field(init=False, default_factory=Prefetch)
 
     def __post_init__(self) -> None:
         sizes = {"cold": len(self.cold), "inner": len(self.train), "outer": len(self.meta)}
@@ -176,13 +179,34 @@ class Run:
         for name, value in parameters.items():
             own[name].copy_(value)
 
+    def draw(
+        self, name: str, records: Sequence[Record], size: int, number: int = 1, *, among: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """The rows of the next `number` micro-batches of a sampler; its next ones are encoded in the meantime.
+
+        records: what the sampler draws from.  among: the rows of them that it numbers, if not all.
+        """
+        sampler, total = self.samplers[name], size * number
+        places = [*sampler.draw(total), *sampler.peek(total if self.settings.prefetch else 0)]
+        micros = list(pieces(places if among is None else [among[place] for place in places], size))
+        if self.settings.prefetch:
+            for rows in micros:
+                self.ahead.expect(self._collator_of(records), records, own_part(rows))
+        return micros[:number]
+
     def batch(self, records: Sequence[Record], rows: Sequence[int]) -> Batch:
         with span("data"):
-            collate = self.collator if records is self.train else self.judge
-            batch = collate([(row, records[row]) for row in rows])
+            collate = self._collator_of(records)
+            found = [self.ahead.take(collate, records, row) for row in rows]
+            batch = collate.batch(rows, [record for record, _ in found], [encoded for _, encoded in found])
             if self.profile is not None:
                 self.profile.count(batch.inputs["attention_mask"])
+            if self.device.type == "cuda":
+                return batch.pinned().to(self.device, non_blocking=True)
             return batch.to(self.device)
+
+    def _collator_of(self, records: Sequence[Record]) -> Collator:
+        return self.collator if records is self.train else self.judge
 
     def autocast(self) -> torch.autocast:
         """bf16 over fp32 parameters where `precision` says so; else it does nothing."""

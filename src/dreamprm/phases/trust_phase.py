@@ -31,7 +31,7 @@ from dreamprm.config.schedule import set_lr
 from dreamprm.distributed import average_gradients, everyone, everywhere, num_processes, own_part, rank
 from dreamprm.loss import fit_confidence, outer_loss, step_losses
 from dreamprm.metrics import PhaseName
-from dreamprm.phases.phase import Made, clip, inner_losses, pieces
+from dreamprm.phases.phase import Made, clip, inner_losses
 from dreamprm.phases.state import Run
 from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.prm.aggregation import aggregate_log_odds, as_log_odds
@@ -94,13 +94,14 @@ class TrustPhase:
         """One equally weighted update on the pool, and d of its examples."""
         run, inner, outer = self.run, self.run.settings.inner, self.run.settings.outer
         lr = set_lr(self.optimizer, inner.optimizer.lr, inner.schedule, place, self.looks)
-        rows = run.samplers["looks"].draw(inner.batch_size * inner.accumulate)
+        total = inner.batch_size * inner.accumulate
+        micros = run.draw("looks", run.train, inner.batch_size, inner.accumulate)
         self.lookahead.num_updates = run.counters.outer_updates
         self.optimizer.zero_grad()
         record = place >= outer.begin
         losses: list[Tensor] = []
         seen: list[tuple[Sequence[int], Tensor]] = []
-        for micro in pieces(rows, inner.batch_size):
+        for micro in micros:
             batch = run.batch(run.train, own_part(micro))
             # Of the whole micro-batch in every process, so that what each finds of its own part is averaged into place.
             weight = torch.ones(len(micro), self._width(micro), device=run.device, requires_grad=record)
@@ -110,13 +111,13 @@ class TrustPhase:
                     losses.append(inner_losses(run, batch, logits).detach())
                 each = step_losses(logits, batch, inner.loss) / batch.label_mask.sum(1, keepdim=True)
                 own = own_part(range(len(micro)))
-                self.lookahead.backward(each, weight[own, : each.shape[1]] * num_processes() / len(rows))
+                self.lookahead.backward(each, weight[own, : each.shape[1]] * num_processes() / total)
             seen.append((micro, weight))
         self.lookahead.step()
         numbers = {"loss": everywhere(torch.cat(losses)).mean().item(), "lr": lr}
         if not record:
             return numbers
-        *earlier, last = pieces(run.samplers["outer"].draw(outer.batch_size * outer.accumulate), outer.batch_size)
+        *earlier, last = run.draw("outer", run.meta, outer.batch_size, outer.accumulate)
         for part in earlier:
             self.lookahead.accumulate_outer(self._outcomes(part, outer.loss))
         status = self.lookahead.backward_outer(self._outcomes(last, outer.loss))
@@ -155,19 +156,19 @@ class TrustPhase:
         """One update on the pool and on a half of the meta set."""
         run, cold = self.run, self.run.settings.cold
         lr = set_lr(self.optimizer, cold.optimizer.lr, cold.schedule, place, self.judge_updates)
-        rows = run.samplers["looks"].draw(cold.batch_size * cold.accumulate)
+        total = cold.batch_size * cold.accumulate
         self.optimizer.zero_grad()
         losses: list[Tensor] = []
-        for micro in pieces(rows, cold.batch_size):
+        for micro in run.draw("looks", run.train, cold.batch_size, cold.accumulate):
             batch = run.batch(run.train, own_part(micro))
             with run.autocast():
                 each = inner_losses(run, batch, run.prm(batch))
-                loss = each.sum() * num_processes() / len(rows)
+                loss = each.sum() * num_processes() / total
             loss.backward()
             losses.append(each.detach())
         half = self.halves[part - 1]
-        places = run.samplers[f"half{part}"].draw(min(cold.batch_size, len(half)))
-        outcomes = self._outcomes([half[place] for place in places], run.settings.meta_loss)
+        (rows,) = run.draw(f"half{part}", run.meta, min(cold.batch_size, len(half)), among=half)
+        outcomes = self._outcomes(rows, run.settings.meta_loss)
         outcomes.backward()
         parameters = list(run.trainable().values())
         average_gradients(parameters)

@@ -84,8 +84,10 @@ class UnrolledPhase(BilevelPhase):
         """
         run, settings = self.run, self.run.settings
         size = settings.inner.batch_size * settings.inner.accumulate
-        batches = [run.batch(run.train, run.samplers["inner"].draw(size)) for _ in range(settings.hypergradient.unroll)]
-        meta = run.batch(run.meta, run.samplers["outer"].draw(settings.outer.batch_size))
+        drawn = run.draw("inner", run.train, size, settings.hypergradient.unroll)
+        batches = [run.batch(run.train, rows) for rows in drawn]
+        (rows,) = run.draw("outer", run.meta, settings.outer.batch_size)
+        meta = run.batch(run.meta, rows)
         live = run.trainable()
         seen: list[tuple[Tensor, Tensor]] = []
         problem = Bilevel(inner=_inner(run, seen), outer=_outer(run))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -54,13 +54,19 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on the device."""
+        return self._with(lambda value: value.to(device, non_blocking=non_blocking))
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            return {name: move(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself, so that it can be moved while the GPU computes."""
+        return self._with(lambda value: value.pin_memory())
 
-        return replace(self, **{entry.name: move(getattr(self, entry.name)) for entry in fields(self)})
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: changed(entry) for name, entry in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{entry.name: changed(getattr(self, entry.name)) for entry in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +124,14 @@ class Collator:
         self._domain_index = {name: index for index, name in enumerate(self.domains or ())}
 
     def __call__(self, records: Sequence[Record] | Sequence[tuple[int, Record]]) -> Batch:
-        if not records:
-            raise ValueError("a batch needs at least one record")
         rows = [item[0] if isinstance(item, tuple) else -1 for item in records]
         chains = [item[1] if isinstance(item, tuple) else item for item in records]
-        encoded = [self.encode(record) for record in chains]
+        return self.batch(rows, chains, [self.encode(record) for record in chains])
+
+    def batch(self, rows: Sequence[int], chains: Sequence[Record], encoded: Sequence[Encoded]) -> Batch:
+        """The batch of these records, which lie in these rows and are encoded already."""
+        if not encoded:
+            raise ValueError("a batch needs at least one record")
         lengths = [len(item.sequences["input_ids"]) for item in encoded]
         inputs = self.join(encoded)
         left = self.padding_side == "left"
@@ -150,8 +159,8 @@ class Collator:
 
     def fits(self, record: Record) -> bool:
         """Whether a record has at most `max_length` tokens, image tokens included."""
-        longest = self.max_length
-        return longest is None or len(replace(self, max_length=None)._encode(record).sequences["input_ids"]) <= longest
+        anyway = replace(self, max_length=None)
+        return self.max_length is None or len(anyway._encode(record).sequences["input_ids"]) <= self.max_length
 
     def refuse_longer(self, record: Record, num_tokens: int) -> None:
         """Raises RecordError for a chain of more than `max_length` tokens."""
@@ -164,9 +173,9 @@ class Collator:
 
     def render(self, record: Record) -> Rendered:
         """The exact prompt of a record; `.marked()` brackets the places where its steps are judged."""
+        given = (self.prompt, self.processor, record.question, record.steps, len(record.images))
         try:
-            breaks = record.extra.get("breaks", ())
-            return render(self.prompt, self.processor, record.question, record.steps, len(record.images), breaks=breaks)
+            return render(*given, breaks=record.extra.get("breaks", ()))
         except RecordError as error:
             raise RecordError(error.reason, source=f"record {record.key!r}", field=error.field) from None
 
@@ -184,16 +193,22 @@ class Collator:
 
     def encode(self, record: Record) -> Encoded:
         """One chain after the processor, from the cache where there is one."""
-        if not self.cache:
-            return self._encode(record)
-        name = (record.key, record.question, record.steps, record.images)
-        if name in self._cached:
+        item = self.kept(record) or self._encode(record)
+        self.keep(record, item)
+        return item
+
+    def kept(self, record: Record) -> Encoded | None:
+        """A chain that the cache holds. It may be asked from another thread."""
+        return self._cached.get((record.key, record.question, record.steps, record.images)) if self.cache else None
+
+    def keep(self, record: Record, item: Encoded) -> None:
+        """Hold an encoded chain, and drop the one that was longest not used where there are too many."""
+        if self.cache:
+            name = (record.key, record.question, record.steps, record.images)
+            self._cached[name] = item
             self._cached.move_to_end(name)
-            return self._cached[name]
-        item = self._cached[name] = self._encode(record)
         if len(self._cached) > self.cache:
             self._cached.popitem(last=False)
-        return item
 
     def _encode(self, record: Record) -> Encoded:
         where = f"record {record.key!r}"
@@ -262,13 +277,10 @@ class Collator:
         fill = {"input_ids": 0 if pad_token is None else pad_token}
         padded = {}
         for name in encoded[0].sequences:
-            rows = []
-            for item in encoded:
-                row = item.sequences[name]
-                missing = length - len(row)
-                sides = (missing, 0) if self.padding_side == "left" else (0, missing)
-                rows.append(torch.nn.functional.pad(row, sides, value=fill.get(name, 0)))
-            padded[name] = torch.stack(rows)
+            rows = [item.sequences[name] for item in encoded]
+            sides = [(length - len(row), 0) if self.padding_side == "left" else (0, length - len(row)) for row in rows]
+            value = fill.get(name, 0)
+            padded[name] = torch.stack([torch.nn.functional.pad(*both, value=value) for both in zip(rows, sides)])
         return padded
 
 

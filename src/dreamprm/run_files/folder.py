@@ -47,6 +47,7 @@ MAY_DIFFER = (
     "threads",
     "log_every",
     "profile",
+    "prefetch",
     "stop_at",
     "inner.updates",
     "*.optimizer.lr",

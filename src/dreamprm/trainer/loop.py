@@ -97,6 +97,7 @@ def _train_phase(
             with profile.update(phase.name.value, floor) if profile is not None else nullcontext():
                 if not _turn(run, phase, first, end, stop, metrics, tracker, report):
                     return False
+    run.ahead.forget()
     return True
 
 

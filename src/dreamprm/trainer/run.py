@@ -69,6 +69,7 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     except ValueError as error:
         raise UserError(f"update {run.update}: {error}") from error
     finally:
+        run.ahead.close()
         if metrics is not None:
             metrics.close()
         if tracker is not None:

@@ -185,3 +185,16 @@ def test_images_that_the_processor_refuses_are_an_error_of_their_record(collate,
     monkeypatch.setattr(type(collate.processor), "__call__", refuse)
     with pytest.raises(RecordError, match=r"record 'a', images: the processor refuses the images \(.* pixels\): abs"):
         collate([make_record(images=(make_image(),))])
+
+
+def test_every_tensor_is_pinned(collate, make_record, make_image, monkeypatch):
+    """What a GPU reads by itself; pinning needs one, so it is told from a batch that only says so."""
+    batch = collate([make_record(images=(make_image(64, 32),))])
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: pinned.append(value) or value.clone())
+    again = batch.pinned()
+    tensors = [*batch.inputs.values(), *batch.row_examples.values()]
+    tensors += [value for name in batch.__slots__ if isinstance(value := getattr(batch, name), torch.Tensor)]
+    assert {id(value) for value in pinned} == {id(value) for value in tensors}
+    assert torch.equal(again.inputs["pixel_values"], batch.inputs["pixel_values"])
+    assert again.inputs["pixel_values"] is not batch.inputs["pixel_values"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,12 @@ class Found(NamedTuple):
 class Container(ABC):
     """A file of rows. Opened files are kept out of copies, so that data loaders' workers open their own.
 
-    source: the path as it was given, which every error names.
+    source: the path as it was given, which every error names.  lock: held by whoever fetches, since files are opened
+    once and read from one place at a time.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.source = path, str(path)
+        self.path, self.source, self.lock = path, str(path), threading.Lock()
 
     @abstractmethod
     def rows(self) -> Iterator[Found]:

@@ -74,7 +74,8 @@ class RecordStream(Sequence[Record]):
         inside = number - (int(self._ends[which - 1]) if which else 0)
         row = int(np.searchsorted(index.first, inside, side="right")) - 1
         line = int(index.number[row])
-        value = part.container.fetch(line, int(index.start[row]), int(index.stop[row]))
+        with part.container.lock:
+            value = part.container.fetch(line, int(index.start[row]), int(index.stop[row]))
         try:
             return parse_row(part, value, line)[inside - int(index.first[row])]
         except (RecordError, IndexError) as error:

@@ -1,12 +1,17 @@
-"""A hook of mkdocs: the site's pages are the checkout's own Markdown files, by their path in the checkout."""
+"""A hook of mkdocs: the site's pages are the checkout's own Markdown files, by their path in the checkout, and its
+tutorials, which are run for it (`notebooks.py`)."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file by its path
+import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -14,7 +19,7 @@ PAGES = (
     "src/bilevel/README.md", "benchmarks/README.md", "benchmarks/*/README.md", "benchmarks/reports/*.md",
 )  # fmt: skip
 FILES = ("docs/**/*.svg", "docs/**/*.png", "benchmarks/reports/*.svg", "benchmarks/reports/*.png", "examples/*.py",
-         "CITATION.cff", "LICENSE")  # fmt: skip
+         "docs/tutorials/*.py", "CITATION.cff", "LICENSE")  # fmt: skip
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -27,7 +32,14 @@ def on_files(files: Files, config: Any) -> Files:
         File(path.relative_to(ROOT).as_posix(), str(ROOT), config["site_dir"], config["use_directory_urls"])
         for path in paths
     ]
-    return Files([*theme, *own])
+    run = [
+        File.generated(config, _path(notebook), content=notebooks.page(notebook)) for notebook in notebooks.NOTEBOOKS
+    ]
+    return Files([*theme, *own, *run])
+
+
+def _path(notebook: Path) -> str:
+    return notebook.relative_to(ROOT).with_suffix(".md").as_posix()
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
@@ -36,6 +48,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     def kept(found: re.Match[str]) -> str:
         target = (ROOT / here / found[2]).resolve()
+        if target in notebooks.NOTEBOOKS:
+            return f"[{found[1]}]({found[2].removesuffix('.py')}.md{found[3] or ''})"
         known = target.is_relative_to(ROOT) and files.get_file_from_path(target.relative_to(ROOT).as_posix())
         if known:
             return found[0]

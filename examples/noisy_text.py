@@ -88,6 +88,7 @@ def problem(seed: int, num_train: int = 1200, num_trusted: int = 200, epochs: fl
             "lr_scheduler_type": "constant", "weight_decay": 0.0,
         },
         weigher_rate=0.1,
+        epochs={"plain": 10},
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ noisy_text.py, noisy_digits.py and poisoned_sft.py run it; each writes weights.p
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -31,6 +32,7 @@ class Problem:
     """train, trusted, test: rows of tensors that share no example; raw: the training rows as a user would keep them.
 
     bad: which training rows are wrong; the runs never read it.  losses: (B,).  correct: (B,) of booleans.
+    epochs: of the methods that do best with others than `arguments` has, by `--search`.
     """
 
     train: Rows
@@ -43,6 +45,7 @@ class Problem:
     correct: Callable[[nn.Module, Mapping[str, Any]], Tensor]
     arguments: Mapping[str, Any]
     weigher_rate: float = 0.05
+    epochs: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Table(nn.Module):
@@ -56,14 +59,20 @@ class Table(nn.Module):
         return 2 * torch.sigmoid(self.raw[inputs["index"]])
 
 
-def fit(problem: Problem, rows: Rows, seed: int, weigher: Table | None = None) -> nn.Module:
-    """The model after a run on the rows, weighted where there is a weigher."""
+def fit(problem: Problem, rows: Rows, seed: int, weigher: Table | None = None, method: str = "") -> nn.Module:
+    """The model after a run on the rows, weighted where there is a weigher.
+
+    A method has as many updates as epochs over the training rows make, however few its own rows are.
+    """
     torch.manual_seed(seed)
     given: dict[str, Any] = {
         "output_dir": "runs/worked", "seed": seed, "remove_unused_columns": False, "report_to": "none",
         "save_strategy": "no", "logging_strategy": "no", "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
-    args = TrainingArguments(**(given | dict(problem.arguments)))
+    settings = dict(problem.arguments)
+    epochs = problem.epochs.get(method, settings.pop("num_train_epochs"))
+    updates = round(epochs * math.ceil(len(problem.train) / settings["per_device_train_batch_size"]))
+    args = TrainingArguments(**(given | settings | {"max_steps": updates}))
     numbered: Any = [{**row, "index": number} for number, row in enumerate(rows)]
     model = problem.model()
     if weigher is None:
@@ -101,23 +110,27 @@ def run(problem: Problem, seed: int, folder: Path) -> dict[str, float]:
     def accuracy(model: nn.Module) -> float:
         return each(problem.test, problem.correct, model).float().mean().item()
 
-    plain = fit(problem, train, seed)
+    plain = fit(problem, train, seed, method="plain")
     losses = each(train, problem.losses, plain)
-    kept = losses.argsort()[: sum(good)].tolist()  # it is told how many are right; the weights are not
     table = Table(len(train))
-    learned = fit(problem, train, seed, table)
+    learned = fit(problem, train, seed, table, method="learned weights")
     weights = table({"index": torch.arange(len(train))}).detach()
     chosen = [number for number, weight in enumerate(weights.tolist()) if weight >= CUT]
     write(folder, problem.raw, weights.tolist(), chosen)
+    cleaned = [train[i] for i in chosen]
+    rows = {
+        # It is told how many are right; the weights are not.
+        "small loss": [train[i] for i in losses.argsort()[: sum(good)].tolist()],
+        "trusted alone": trusted,
+        "plain and trusted": train + trusted,
+        "cleaned, plain": cleaned,
+        "cleaned and trusted": cleaned + trusted,
+        "known right": [row for row, right in zip(train, good, strict=True) if right],
+    }
     return {
         "plain": accuracy(plain),
-        "small loss": accuracy(fit(problem, [train[i] for i in kept], seed)),
-        "trusted alone": accuracy(fit(problem, trusted, seed)),
-        "plain and trusted": accuracy(fit(problem, train + trusted, seed)),
+        **{method: accuracy(fit(problem, part, seed, method=method)) for method, part in rows.items()},
         "learned weights": accuracy(learned),
-        "cleaned, plain": accuracy(fit(problem, [train[i] for i in chosen], seed)),
-        "cleaned and trusted": accuracy(fit(problem, [train[i] for i in chosen] + trusted, seed)),
-        "known right": accuracy(fit(problem, [row for row, right in zip(train, good, strict=True) if right], seed)),
         "AUC of small losses": float(roc_auc_score(good, (-losses).numpy())),
         "AUC of the weights": float(roc_auc_score(good, weights.numpy())),
     }
@@ -135,8 +148,11 @@ def worked(name: str, make: Callable[[int], Problem], argv: list[str] | None = N
     """Run the seeds, print the table of means with Student's 95 % intervals, return the means."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--search", type=float, nargs="+", metavar="EPOCHS", help="compare epochs on seeds 100 to 102")
     settings = parser.parse_args(argv)
     folder = Path("runs") / name
+    if settings.search:
+        return search(make, settings.search, folder)
     found = [run(make(seed), seed, folder) for seed in range(settings.seeds)]
     means = {}
     for row in found[0]:
@@ -146,3 +162,21 @@ def worked(name: str, make: Callable[[int], Problem], argv: list[str] | None = N
         print(f"{row:<22}{means[row]:.3f} ± {half:.3f}")
     print(f"weights.parquet and cleaned.jsonl of the last seed are in {folder}")
     return means
+
+
+def search(make: Callable[[int], Problem], epochs: Sequence[float], folder: Path) -> dict[str, float]:
+    """Print what each method reaches with these epochs on three seeds of their own; return the best epochs of each."""
+    best: dict[str, tuple[float, float]] = {}
+    for number in epochs:
+        found = []
+        for seed in (100, 101, 102):
+            problem = make(seed)
+            # A small loss is judged by the plain run's own epochs, which may be others.
+            others = {"plain": problem.epochs["plain"]} if "plain" in problem.epochs else {}
+            arguments = dict(problem.arguments) | {"num_train_epochs": number}
+            found.append(run(replace(problem, arguments=arguments, epochs=others), seed, folder))
+        means = {row: mean(one[row] for one in found) for row in found[0]}
+        print(f"{number:g} epochs   " + "   ".join(f"{row} {value:.3f}" for row, value in means.items()), flush=True)
+        for row, value in means.items():
+            best[row] = max(best.get(row, (0.0, 0.0)), (value, number))
+    return {row: number for row, (_, number) in best.items()}

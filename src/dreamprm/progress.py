@@ -109,7 +109,9 @@ class Reporter:
     ) -> None:
         self.phase, self.total, self.first, self.done = phase, total, done, done
         self.console = console or Console()
-        self.live = self.console.is_terminal and not _silent
+        # FORCE_COLOR, which notebooks and CI set, makes rich take a pipe for a terminal: a bar would fill it with frames.
+        on_screen = self.console.is_terminal if console else sys.stdout.isatty()
+        self.live = on_screen and not _silent
         self.run = run or RunProgress([Stage(phase, total)])
         self.place, self.stage = place, self.run.stages[place]
         self.began = self.spoke = time.monotonic()

@@ -75,7 +75,11 @@ def test_nothing_is_loaded_from_elsewhere_and_no_link_is_broken(site: Path) -> N
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-@pytest.mark.parametrize("page", ["index.html", "docs/which-method.html", "docs/api/bilevel.html"])
+@pytest.mark.parametrize(
+    "page",
+    ["index.html", "docs/which-method.html", "docs/api/bilevel.html"]
+    + [f"docs/tutorials/{name}.html" for name in ("engine", "reweight", "prm")],
+)
 def test_no_page_is_wider_than_its_window(site: Path, page: str, tmp_path: Path) -> None:
     """The page's width, measured in the browser in frames of 420 and of 1,300 pixels."""
     for width in (420, 1300):

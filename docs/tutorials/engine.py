@@ -61,7 +61,7 @@ print("the sum rule's residual:", lookahead.report["sum_rule"])
 
 # %% [markdown]
 # The sum rule is a check that costs next to nothing and is made at every update: the products `w_i dF/dw_i` must add up
-# to a number that is known from elsewhere. A layer that the engine did not see would break it, and the engine would stop.
+# to a number that is known from elsewhere. A layer that the engine did not see would break it, and the engine stops.
 #
 # ## The same, by autograd
 #

@@ -109,7 +109,7 @@ class Reporter:
     ) -> None:
         self.phase, self.total, self.first, self.done = phase, total, done, done
         self.console = console or Console()
-        # FORCE_COLOR, which notebooks and CI set, makes rich take a pipe for a terminal: a bar would fill it with frames.
+        # FORCE_COLOR, which notebooks and CI set, makes rich take a pipe for a terminal, which a bar fills with frames.
         on_screen = self.console.is_terminal if console else sys.stdout.isatty()
         self.live = on_screen and not _silent
         self.run = run or RunProgress([Stage(phase, total)])

@@ -365,8 +365,8 @@ class Lookahead:
         taken, outer = update.taken, update.outer
         self._schedule.num_updates += 1
         self.report = {"outer_loss": outer.mean(), "outer_gradient_norm": outer.size()}
-        if taken.norm is not None:
-            self.report["inner_gradient_norm"] = float(taken.norm)
+        if taken.size is not None:
+            self.report["inner_gradient_norm"] = taken.size
         finite = math.isfinite(self.report["outer_gradient_norm"])
         if not finite or taken.skipped or not math.isfinite(self.report.get("inner_gradient_norm", 0.0)):
             if update.due:

@@ -162,12 +162,12 @@ class StepProbe:
         """Cᵀ x by autograd through the clipping, all other coordinates held."""
         if step.clipping.value is not None:
             return [d * (g.detach().abs() < step.clipping.value) for g, d in zip(grads, x, strict=True)]
-        if step.clipping.norm is None or step.norm is None or float(step.norm) + 1e-6 <= step.clipping.norm:
+        if step.clipping.norm is None or step.size is None or step.size + 1e-6 <= step.clipping.norm:
             return list(x)
         raw = [(g.detach() / step.factor).requires_grad_() for g in grads]
         squares = torch.stack([g.square().sum() for g in raw]).sum()
         products = torch.stack([(d * g).sum() for d, g in zip(x, raw, strict=True)]).sum()
-        size = float(step.norm)
+        size = step.size
         others = before_clip / step.factor - float(products.detach())
         length = (squares + (size * size - float(squares.detach()))).sqrt()
         clipped = step.clipping.norm / (length + 1e-6) * (products + others)

@@ -19,7 +19,7 @@ from .._shards import local
 from .processes import Processes
 from .recorder import Part
 from .taken_step import TakenStep, wide
-from .typed import norm
+from .typed import floats, norm
 
 __all__ = ["SUM_TOLERANCE", "Residual", "Share", "groups_of", "lost_below", "sum_rule", "sums_of"]
 
@@ -72,10 +72,15 @@ def sum_rule(
     rounded as. To this is added what precision loses below the smallest normal number.
     """
     tolerance = SUM_TOLERANCE[precision]
-    right = {p: _dot(u, step.gradient(p)) / step.factor for p, u in cotangent.items() if p in step.gradients}
-    for p, gradient in unweighted.items():
-        if p in right:
-            right[p] -= _dot(cotangent[p], local(gradient))
+    factor = step.factor
+    weighted = [p for p in cotangent if p in step.gradients]
+    others = [p for p in unweighted if p in step.gradients and p in cotangent]
+    dots = [_dot(cotangent[p], step.gradient(p)) for p in weighted]
+    dots += [_dot(cotangent[p], local(unweighted[p])) for p in others]
+    read = floats(dots)
+    right = {p: value / factor for p, value in zip(weighted, read, strict=False)}
+    for p, value in zip(others, read[len(weighted) :], strict=True):
+        right[p] -= value
     if processes.size > 1:  # every process has its examples; .grad is their mean
         return _over_processes(total, right, cotangent, step, tolerance, processes)
     groups = groups_of(shares, total, list(right))
@@ -87,7 +92,7 @@ def sum_rule(
     if ratio <= tolerance:
         return Residual(ratio, ())
     of_u = {p: float(norm(cotangent[p], torch.float64)) for p in right}
-    of_g = {p: float(norm(step.gradient(p), torch.float64)) / step.factor for p in right}
+    of_g = {p: float(norm(step.gradient(p), torch.float64)) / factor for p in right}
     lost = lost_below(cotangent, precision, step.scale)
     sizes = [sum(of_u[p] * of_g[p] for p in share.parameters) + share.size for share in groups]
     sizes = [size + SHARE * sum(sizes) for size in sizes]
@@ -131,9 +136,9 @@ def groups_of(shares: Sequence[Share], total: Share, parameters: Sequence[Tensor
     return [Share(tuple(members.get(p, ())), *found.get(p, (0.0, 0.0))) for p in {**found, **members}]
 
 
-def _dot(u: Tensor, g: Tensor) -> float:
+def _dot(u: Tensor, g: Tensor) -> Tensor:
     dtype = wide(u, g)
-    return float(torch.dot(u.reshape(-1).to(dtype), g.reshape(-1).to(dtype)))
+    return torch.dot(u.reshape(-1).to(dtype), g.reshape(-1).to(dtype))
 
 
 def _over_processes(

@@ -19,6 +19,7 @@ from .._shards import local
 from .constraint import Constraint
 from .shards import Shards
 from .together import Groups, Together
+from .typed import floats
 
 __all__ = ["Clipping", "TakenStep", "fingerprint", "named", "refuse_moved", "wide"]
 
@@ -167,9 +168,16 @@ class TakenStep:
     @property
     def factor(self) -> float:
         """a = clip_norm / (‖g‖ + 1e-6) where that is below 1."""
-        if self.clipping.norm is None or self.norm is None:
+        if self.clipping.norm is None or self.size is None:
             return 1.0
-        return min(1.0, self.clipping.norm / (float(self.norm) + 1e-6))
+        return min(1.0, self.clipping.norm / (self.size + 1e-6))
+
+    @property
+    def size(self) -> float | None:
+        """‖g‖ before it was clipped by norm; on a GPU it is waited for once."""
+        if self.norm is not None and "size" not in self.cache:
+            self.cache["size"] = float(self.norm)
+        return self.cache.get("size")
 
     def stepped(self, parameter: Tensor) -> Tensor:
         """Where the optimizer alone has put the parameter, before any projection."""
@@ -223,9 +231,17 @@ class TakenStep:
 
     def against_gradient(self, x: Mapping[Tensor, Tensor]) -> float:
         """<x, g̃> over all parameters, in float64."""
-        return self.shards.sum(
-            {p: float(torch.dot(u.flatten().double(), self.gradient(p).flatten().double())) for p, u in x.items()}
-        )
+        return self._inner(x, {p: self.gradient(p) for p in x}, torch.float64)
+
+    def _inner(
+        self, x: Mapping[Tensor, Tensor], grads: Mapping[Tensor, Tensor], dtype: torch.dtype | None = None
+    ) -> float:
+        """Σ <x, g> over all parameters and shards."""
+        dots: list[Tensor] = []
+        for p, u in x.items():
+            kind = dtype or wide(u, grads[p])
+            dots.append(torch.dot(u.flatten().to(kind), grads[p].flatten().to(kind)))
+        return self.shards.sum(dict(zip(x, floats(dots), strict=True)))
 
     def gradient(self, parameter: Tensor) -> Tensor:
         """g̃ of a parameter; of a sharded one, this process's part."""
@@ -237,17 +253,10 @@ class TakenStep:
         if self.clipping.value is not None:
             for p, u in x.items():
                 u.mul_(grads[p].abs() < self.clipping.value)
-        elif self.clipping.norm is not None and self.norm is not None and float(self.norm) + 1e-6 > self.clipping.norm:
+        elif self.clipping.norm is not None and self.size is not None and self.size + 1e-6 > self.clipping.norm:
             # Cᵀx = a x - a <x, g> g / (n (n + 1e-6)), written with g̃ = a g, which is what .grad holds now.
-            n, a = float(self.norm), self.clipping.norm / (float(self.norm) + 1e-6)
-            inner = self.shards.sum(
-                {
-                    p: float(torch.dot(u.flatten().to(w), grads[p].flatten().to(w)))
-                    for p, u in x.items()
-                    for w in [wide(u, grads[p])]
-                }
-            )
-            alpha = -inner / (a * n * (n + 1e-6))
+            n, a = self.size, self.clipping.norm / (self.size + 1e-6)
+            alpha = -self._inner(x, grads) / (a * n * (n + 1e-6))
             for p, u in x.items():
                 u.mul_(a).add_(grads[p].to(u.dtype), alpha=alpha)
             for p, g in grads.items():

@@ -15,6 +15,7 @@ __all__ = [
     "attention",
     "backward",
     "broadcast_shapes",
+    "floats",
     "fork_random",
     "fused_weight_norm",
     "gradients",
@@ -39,6 +40,15 @@ _forward_ad: Any = forward_ad
 def norm(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Euclidean norm over all entries, summed in `dtype`."""
     return _torch.linalg.vector_norm(tensor, dtype=dtype)
+
+
+def floats(values: Sequence[Tensor]) -> list[float]:
+    """Tensors of one number each, as numbers. However many they are, a GPU is waited for once."""
+    if not values:
+        return []
+    device = values[0].device
+    both: Any = torch.stack([value.detach().reshape(()).to(device, torch.float64) for value in values])
+    return both.tolist()
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

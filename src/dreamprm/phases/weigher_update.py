@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from bilevel import Status
@@ -36,7 +39,7 @@ class WeigherUpdate:
         set_lr(self.optimizer, outer.optimizer.lr, outer.schedule, update, max(1, run.settings.inner.updates))
         counters.outer_updates += 1
         gradients = [value.grad for value in run.weigher.parameters() if value.grad is not None]
-        if status is Status.NOT_FINITE or not all(_finite(gradient) for gradient in gradients):
+        if status is Status.NOT_FINITE or not _finite(gradients):
             counters.skipped_outer += 1
             counters.skipped_in_a_row += 1
             if counters.skipped_in_a_row > outer.max_not_finite:
@@ -52,6 +55,6 @@ class WeigherUpdate:
         return {"hypergradient_norm": norm}
 
 
-def _finite(gradient: Tensor) -> bool:
-    values = gradient.coalesce().values() if gradient.is_sparse else gradient
-    return bool(values.isfinite().all())
+def _finite(gradients: Sequence[Tensor]) -> bool:
+    values = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    return not values or bool(torch.stack([value.isfinite().all() for value in values]).all())

@@ -98,7 +98,11 @@ def _trained_on(folder: Path) -> str:
     try:
         found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} is no folder of a run ({type(error).__name__}: {error}): set run_dir") from error
+        if isinstance(error, FileNotFoundError):
+            what = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+        else:
+            what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder} is no folder of a run ({what}): set run_dir") from error
     path = found.get("path")
     if not isinstance(path, str):
         raise UserError(f"{folder} trained on data.kind={found.get('kind')}, not on one file: give data=FILE")

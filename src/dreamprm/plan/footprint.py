@@ -126,6 +126,9 @@ def _marks(run: Run, rows: Sequence[int], records: Sequence[Record], inner: bool
     """A mark at the begin of a forward pass, after every module that holds a trained parameter, and at its end."""
     batch, outer = run.batch(records, rows), run.settings.outer
     run.prm.train()
+    if run.prm.kept is not None:  # what is kept is compared with the whole pass, and must be real
+        with torch.no_grad(), run.autocast():
+            run.prm(batch)
     with _Watch(run.prm) as watch, _sizes_alone(run), run.autocast():
         logits = run.prm(batch)
         if inner:

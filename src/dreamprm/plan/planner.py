@@ -7,20 +7,25 @@ the plan follows an update through time; t runs down the modules, as a backward 
     inner           P + max(O, reference) + tape' + max_t (held(t) + deltas(t) + gradients(t))
     outer           P + O + G + reference + tape + max_t (saved(t) + v(t))
     hypergradient   P + O + G + reference + tape + v + what the product and the check put beside it
+    meta set        P + O + G + reference + tape + max_t saved(t), with inner.meta_weight
+    judge           P + O + max_t (saved(t) + gradients(t)), then G + max_t saved(t) of meta chains, of weigher=trust
 
 P: parameters, frozen ones too.  O: the optimizer's state; the first update has none yet, and the later ones have no
 reference: a gradient for each of the two examples that the first is checked on.  saved(t): what autograd still holds;
 held(t): that, and the inputs that Lookahead keeps.  deltas(t): the output gradients that it has kept by then.  tape:
 all inputs and output gradients; tape': those of earlier micro-batches, and their gradient.  v: the outer gradient.
+weigher=trust keeps the trained parameters as they were before the cold start all the time, and those after it until its
+own trainings are over.
 
 All chains are taken to be as long as the longest that was found, which no batch is: an update of 16 drawn chains of the
 embedded world needed 3 % less. Of the peak that torch's profiler finds in updates of that longest chain, the plan is
-.96 to 1.05: the world's InternVL with ghost (16 chains: .99, 64: .99), jvp (.97), uniform weights (.98), LoRA (1.00), a
-frozen tower (1.00), 8-bit AdamW (.99), bf16 (.98), checkpointing (.96), unroll (.98), two micro-batches (1.02), and
-MiniLM with all layers (.99) or the last alone (1.05). Lacking are what a backward pass holds for one layer's own work.
-Left out: the device's own context, the allocator's gaps, a data loader, encoded chains and features that are cached in
-main memory, the forward pass of `jvp`, `fd` and `darts` (little, but for long chains, whose attention it holds whole),
-the world's dense loss in the cold start, and the evaluation, which keeps no activations. No GPU was asked.
+.93 to 1.05: the world's InternVL with ghost (16 chains: .99, 64: .99), jvp (.97), uniform weights (.98), LoRA (1.00), a
+frozen tower (1.00), 8-bit AdamW (.99), bf16 (.98), checkpointing (.96), unroll (.98), two micro-batches (1.02), the
+meta set beside (.93), the looks (1.04) and judges (.98) of weigher=trust, and MiniLM with all layers (.99) or the last
+alone (1.05). Lacking are what a backward pass holds for one layer's own work. Left out: the device's own context, the
+allocator's gaps, a data loader, encoded chains and features that are cached in main memory with the pass that fills
+them, the forward pass of `jvp`, `fd` and `darts` (little, but for long chains, whose attention it holds whole), the
+world's dense loss in the cold start, and the evaluation, which keeps no activations. No GPU was asked.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ from dreamprm.config.optimizers import OptimizerSettings
 from dreamprm.config.schema import TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.phases.state import Run
+from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.phases.unrolled_phase import is_unrolled
 from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
 from dreamprm.progress import say
@@ -48,18 +54,21 @@ _CARDS = (24, 80)
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes. num_inner, num_outer, num_cold: chains of a micro-batch; accumulate, accumulate_outer: how many there are.
+    """Bytes. num_inner, num_outer, num_cold, num_meta (of inner.meta_weight), num_judge and num_judge_meta (of
+    weigher=trust): chains of a micro-batch, 0 where there is none; accumulate, accumulate_outer: how many there are.
 
     inputs: what the tape of a micro-batch keeps of layers' inputs; its deltas are those of the first inner moment.
     references: gradients that the check holds in the first update.  step: what the optimizer's step takes for itself.
     product: what the product holds beside the outer gradient.  recomputed: the largest block's activations, where
-    gradient checkpointing computes them anew.
+    gradient checkpointing computes them anew.  kept: one copy of the trained parameters, where weigher=trust has two.
     """
 
     parameters: int
     gradients: int
     optimizer: int
+    cold_optimizer: int
     weigher: int
+    kept: int
     references: int
     step: int
     product: int
@@ -70,6 +79,9 @@ class Plan:
     num_inner: int
     num_outer: int
     num_cold: int
+    num_meta: int
+    num_judge: int
+    num_judge_meta: int
     accumulate: int
     accumulate_outer: int
     num_tokens: int
@@ -91,7 +103,9 @@ class Plan:
     def phases(self, num_inner: int, num_outer: int) -> dict[str, int]:
         """The largest moment of each part of an update, for micro-batches of that many chains."""
         reference, tape, earlier = self.reference(num_inner), self.tape(num_inner), self.accumulate - 1
-        own = self.parameters + self.weigher
+        # weigher=trust: one copy in the last training, both while the looks record and the judges train.
+        last = self.parameters + self.weigher + self.kept
+        own = last + (self.kept if self.num_outer else 0)
         after = own + self.gradients + self.optimizer + reference + self.accumulate * tape
         down = max(
             moment.apart.at(num_inner) + moment.deltas.at(num_inner) + (0 if earlier else moment.gradients)
@@ -104,8 +118,16 @@ class Plan:
         }
         if self.num_cold:
             down = max(moment.saved.at(self.num_cold) + moment.gradients for moment in self.inner)
-            found["cold start"] = own + self.optimizer + down + self.recomputed.at(self.num_cold)
-        if self.outer:
+            found["cold start"] = last + self.cold_optimizer + down + self.recomputed.at(self.num_cold)
+        if self.num_judge:
+            down = max(moment.saved.at(self.num_judge) + moment.gradients for moment in self.inner)
+            meta = self.gradients + self.activations(self.num_judge_meta, self.outer)
+            chains = max(self.num_judge, self.num_judge_meta)
+            found["judge"] = last + self.kept + self.cold_optimizer + max(down, meta) + self.recomputed.at(chains)
+        if self.num_meta:
+            meta = self.activations(self.num_meta, self.outer) + self.recomputed.at(self.num_meta)
+            found["meta set"] = after - own + last + meta
+        if self.num_outer:
             down = max(moment.saved.at(num_outer) + moment.gradients for moment in self.outer)
             # From the second outer micro-batch on, the earlier ones' gradient is there too.
             earlier = self.gradients if self.accumulate_outer > 1 else 0
@@ -117,7 +139,7 @@ class Plan:
         """The largest micro-batch on both levels that stays within `limit` bytes; 0 where none does."""
 
         def fits(chains: int) -> bool:
-            return max(self.phases(chains, chains).values()) <= limit
+            return max(self.phases(chains, chains if self.num_outer else 0).values()) <= limit
 
         if not fits(1):
             return 0
@@ -136,11 +158,13 @@ class Plan:
             ("gradients", self.gradients, "of what is trained; the outer gradient is as large"),
             ("optimizer", self.optimizer, "its state"),
             ("weigher", self.weigher, "with its gradient and its optimizer's state"),
+            ("kept", 2 * self.kept, "the trained parameters before and after the cold start, for weigher=trust"),
             ("activations, inner", self.activations(inner, self.inner), chains),
             ("activations, outer", self.activations(outer, self.outer), f"{outer} chains of the meta set"),
             ("tape", self.accumulate * self.tape(inner), "of the inner update, for the hypergradient"),
             ("check", self.reference(inner), "gradients at the first update; hypergradient.check=off saves them"),
         ]
+        rows = [row for row in rows if row[1]]
         phases = self.phases(inner, outer)
         rows += [(name, size, "at its largest moment") for name, size in phases.items()]
         largest = max(phases, key=lambda name: phases[name])
@@ -175,23 +199,25 @@ def plan_run(run: Run) -> Plan:
             "memory of hypergradient.unroll > 1 and of hypergradient.detach=false; plan with hypergradient.unroll=1 "
             "and hypergradient.detach=true for a lower bound"
         )
-    if run.num_trust:
-        raise UserError(
-            "plan=true does not follow the trainings of weigher=trust: plan with weigher=step_table for the memory of "
-            "its looks, which hold two copies of the trained parameters besides"
-        )
     trainable = list(run.trainable().values())
     weighing = sum(num_bytes([value]) for value in run.weigher.parameters())
-    learns, gradients = run.learns_weights, num_bytes(trainable)
+    looks, judges = run.trust_updates
+    learns, gradients = run.learns_weights or bool(looks), num_bytes(trainable)
+    num_meta = (settings.inner.meta_batch_size or settings.outer.batch_size) if settings.inner.meta_weight else 0
     row = longest(run, run.train)
     inner, inputs = measured(run, row, run.train, inner=True)
-    outer = measured(run, longest(run, run.meta), run.meta, inner=False)[0] if learns else ()
+    has_outer = learns or judges or num_meta
+    outer = measured(run, longest(run, run.meta), run.meta, inner=False)[0] if has_outer else ()
     inner, inputs = _recorded(settings.hypergradient.product if learns else None, inner, inputs, gradients)
     return Plan(
         parameters=num_bytes([*run.prm.parameters(), *run.prm.buffers()]),
         gradients=gradients,
         optimizer=optimizer_bytes(settings.inner.optimizer, trainable),
-        weigher=weighing * 2 + optimizer_bytes(settings.outer.optimizer, list(run.weigher.parameters())),
+        cold_optimizer=optimizer_bytes(settings.cold.optimizer, trainable),
+        weigher=num_bytes(list(run.weigher.buffers()))
+        + 2 * weighing
+        + optimizer_bytes(settings.outer.optimizer, list(run.weigher.parameters())),
+        kept=gradients if run.num_trust else 0,
         references=2 if learns and settings.hypergradient.check != "off" else 0,
         # torch's multi-tensor steps, the default on a GPU, hold one more tensor of each parameter's size.
         step=gradients if run.device.type == "cuda" and settings.inner.optimizer.kind != "adamw8bit" else 0,
@@ -203,6 +229,9 @@ def plan_run(run: Run) -> Plan:
         num_inner=settings.inner.batch_size,
         num_outer=settings.outer.batch_size if learns else 0,
         num_cold=settings.cold.batch_size if settings.cold.updates else 0,
+        num_meta=num_meta,
+        num_judge=settings.cold.batch_size if judges else 0,
+        num_judge_meta=min(settings.cold.batch_size, *map(len, meta_halves(run.meta))) if judges else 0,
         accumulate=settings.inner.accumulate,
         accumulate_outer=settings.outer.accumulate,
         num_tokens=int(run.batch(run.train, [row]).inputs["input_ids"].shape[1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dreamprm.commands.train import main
 from dreamprm.config import TrainConfig
 from dreamprm.errors import UserError
 from dreamprm.phases.state import Run
+from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.plan.footprint import longest
 from dreamprm.plan.planner import plan_run, show_plan
 from dreamprm.trainer.loop import enter_phase
@@ -23,12 +25,17 @@ Settings = Callable[..., TrainConfig]
 
 def _peak(run: Run) -> int:
     """The most tensor memory during two updates on batches of the longest chain, as the allocator counted it."""
-    for name, records in (("inner", run.train), ("outer", run.meta)):
-        place = longest(run, records)
+    places = {"inner": longest(run, run.train), "looks": longest(run, run.train), "outer": longest(run, run.meta)}
+    for name, rows in zip(("half1", "half2"), meta_halves(run.meta) if "half1" in run.samplers else (), strict=False):
+        places[name] = longest(run, [run.meta[row] for row in rows])
+    for name, place in places.items():
+        if name not in run.samplers:
+            continue
         run.samplers[name].draw = lambda count, place=place: [place] * count  # type: ignore[method-assign]
-    held = (*run.prm.parameters(), *run.prm.buffers(), *run.weigher.parameters())
-    size = sum(value.numel() * value.element_size() for value in held)
+    held = (*run.prm.parameters(), *run.prm.buffers(), *run.weigher.parameters(), *run.weigher.buffers())
+    size = sum(value.numel() * value.element_size() for value in (*held, *run.fresh.values()))
     run.prm.train()
+    gc.collect()  # what an earlier run left is not to be freed while this one is counted
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         phase = enter_phase(run)
         for _ in range(2):
@@ -43,8 +50,9 @@ def _peak(run: Run) -> int:
 
 
 # With equal rows and at Adam's first step d is 0 up to rounding, so that the check compares noise: it may only log.
-# What it holds is the same. Seen: .99, .97, .98. The plan leaves out what a backward pass needs for one layer's own
-# work (1 to 3 % here), and how much that is depends on the kernel; .1 covers it.
+# What it holds is the same. Seen: .93 to 1.10; beside so few chains the states of the tiny model's optimizer, which are
+# planned in full, are much. The plan leaves out what a backward pass needs for one layer's own work (1 to 3 % here),
+# and how much that is depends on the kernel; .1 covers it.
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -52,8 +60,19 @@ def _peak(run: Run) -> int:
         ("hypergradient=ghost", "outer.batch_size=6", "outer.accumulate=2"),
         ("hypergradient=jvp", "optimizer@inner.optimizer=adamw8bit"),
         ("weigher=uniform", "model.vision=frozen"),
+        ("weigher=uniform", "inner.meta_weight=1", "inner.meta_batch_size=24"),
+        ("weigher=trust", "hypergradient=jvp", "weigher.passes=4"),
+        ("weigher=trust", "hypergradient=jvp", "weigher.passes=0", "cold.batch_size=16", "weigher.judge_updates=2"),
     ],
-    ids=["ghost", "two outer micro-batches", "jvp, 8 bits", "uniform, frozen tower"],
+    ids=[
+        "ghost",
+        "two outer micro-batches",
+        "jvp, 8 bits",
+        "uniform, frozen tower",
+        "meta set beside",
+        "looks",
+        "judges",
+    ],
 )
 def test_the_plan_is_within_a_tenth_of_the_measured_peak(tiny_settings: Settings, overrides: tuple[str, ...]) -> None:
     sizes = ("inner.batch_size=12", "outer.batch_size=12", "outer.begin=0", "cold.updates=0", "model.cache=0")
@@ -86,6 +105,13 @@ def test_a_plan_is_printed_and_nothing_is_started(
     assert any("memory of a run on cpu, before it starts" in line for line in lines)
     assert [line.split("  ")[0] for line in lines[-3:]] == ["peak", "fits 24 GB", "fits 80 GB"]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_frozen_body_gives_is_kept_as_it_is(tiny_settings: Settings) -> None:
+    _, run = prepare(tiny_settings("model.trained=last_feed_forward", "weigher=trust", "hypergradient=jvp"), Path("."))
+    assert 0 < plan_run(run).peak < plan_run(prepare(tiny_settings("model.cache=0"), Path("."))[1]).peak
+    assert run.prm.kept is not None
+    assert all(value.isfinite().all() for value in run.prm.kept.store.memory.values())
 
 
 def test_larger_batches_need_more_and_the_largest_fits(tiny_settings: Settings) -> None:

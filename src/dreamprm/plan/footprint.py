@@ -6,8 +6,8 @@ billions of parameters takes little more than loading it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamprm.data.record import Record
 from dreamprm.loss import example_losses, outer_loss
 from dreamprm.phases.state import Run
+from dreamprm.prm.feature_cache import FeatureStore
+from dreamprm.prm.model import PRM
 
-__all__ = ["Linear", "Moment", "longest", "measured", "num_bytes", "recomputed"]
+__all__ = ["Linear", "Moment", "longest", "measured", "nothing_kept", "num_bytes", "recomputed"]
 
 _LOOKED_AT, _ENCODED = 4096, 32
 
@@ -109,6 +111,22 @@ def recomputed(run: Run, row: int) -> Linear:
         for block in blocks:
             block.gradient_checkpointing = True
     return Linear.through(sizes[0], sizes[1])
+
+
+@contextmanager
+def nothing_kept(prm: PRM) -> Generator[None]:
+    """What frozen parts give within, which are sizes and no numbers, is kept for nobody: their stores are others."""
+    parts: list[Any] = [part for part in (prm.frozen, prm.kept, prm.vision) if part is not None]
+    before = [dict(vars(part)) for part in parts]
+    for part in parts:
+        part.store = FeatureStore()
+        if hasattr(part, "folder"):
+            part.folder = None
+    try:
+        yield
+    finally:
+        for part, state in zip(parts, before, strict=True):
+            vars(part).update(state)
 
 
 @dataclass

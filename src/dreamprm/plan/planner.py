@@ -43,7 +43,7 @@ from dreamprm.errors import UserError
 from dreamprm.phases.state import Run
 from dreamprm.phases.trust_plan import meta_halves
 from dreamprm.phases.unrolled_phase import is_unrolled
-from dreamprm.plan.footprint import Linear, Moment, longest, measured, num_bytes, recomputed
+from dreamprm.plan.footprint import Linear, Moment, longest, measured, nothing_kept, num_bytes, recomputed
 from dreamprm.progress import say
 from dreamprm.trainer.run import prepare
 
@@ -199,6 +199,12 @@ def plan_run(run: Run) -> Plan:
             "memory of hypergradient.unroll > 1 and of hypergradient.detach=false; plan with hypergradient.unroll=1 "
             "and hypergradient.detach=true for a lower bound"
         )
+    with nothing_kept(run.prm):
+        return _plan(run)
+
+
+def _plan(run: Run) -> Plan:
+    settings = run.settings
     trainable = list(run.trainable().values())
     weighing = sum(num_bytes([value]) for value in run.weigher.parameters())
     looks, judges = run.trust_updates

@@ -121,6 +121,25 @@ def test_larger_batches_need_more_and_the_largest_fits(tiny_settings: Settings) 
     assert max(plan.phases(most, most).values()) <= limit < max(plan.phases(most + 1, most + 1).values())
 
 
+def test_a_plan_leaves_no_features_behind(tiny_settings: Settings, tmp_path: Path) -> None:
+    """They are sizes without numbers: a run that goes on with them would be trained on whatever lay in memory."""
+    words = ("model.vision=cached", f"model.features={tmp_path / 'features'}", "cold.updates=0", "prefetch=false")
+    _, run = prepare(tiny_settings(*words), Path("."))
+    vision = run.prm.vision
+    assert vision is not None
+    batch = run.batch(run.train, range(3))
+    with torch.no_grad():
+        run.prm.vision = None
+        expected = run.prm(batch)
+        run.prm.vision = vision
+    plan_run(run)
+    assert not vision.store.memory
+    assert not list(tmp_path.rglob("*.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(run.prm(batch), expected)
+    assert vision.store.memory, "its own features are kept as always"
+
+
 def test_what_is_not_planned_is_refused(tiny_settings: Settings) -> None:
     with pytest.raises(UserError, match=r"does not know the memory of hypergradient.unroll > 1"):
         show_plan(tiny_settings("hypergradient.unroll=2", "outer.every=2"))

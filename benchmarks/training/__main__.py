@@ -101,15 +101,17 @@ def _published(run: Run) -> Update:
     return Published(run).update
 
 
-WAYS: dict[str, tuple[Callable[[Run], Update], int]] = {
-    "plain": (_plain, 64),
-    "floor": (_floor, 64),
-    "ours": (_ours, 64),
-    "floor, batch 1": (_floor, 1),
-    "ours, batch 1": (_ours, 1),
-    "published": (_published, 1),
+BY_QUESTION = "outer.by_question=true"
+WAYS: dict[str, tuple[Callable[[Run], Update], int, str]] = {
+    "plain": (_plain, 64, ""),
+    "floor": (_floor, 64, ""),
+    "ours": (_ours, 64, ""),
+    "ours, by question": (_ours, 64, BY_QUESTION),
+    "floor, batch 1": (_floor, 1, ""),
+    "ours, batch 1": (_ours, 1, ""),
+    "published": (_published, 1, ""),
 }
-"""Name -> (what makes one update, chains of it)."""
+"""Name -> (what makes one update, chains of it, a setting)."""
 
 
 def _measure(make: Callable[[Run], Update], run: Run, updates: int) -> dict[str, float]:
@@ -166,8 +168,13 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         words = [f"model.path={widened(Path(folder) / 'wide', settings.vocabulary)}"] if settings.vocabulary else []
-        runs = {size: default_run(f"inner.batch_size={size}", f"outer.batch_size={size}", *words) for size in (64, 1)}
-        for size, run in runs.items():  # chains that were met before, as in every epoch but the first
+        runs = {
+            (size, setting): default_run(
+                f"inner.batch_size={size}", f"outer.batch_size={size}", *words, *([setting] if setting else [])
+            )
+            for _, size, setting in ways.values()
+        }
+        for (size, _), run in runs.items():  # chains that were met before, as in every epoch but the first
             count = size * (settings.updates + 2) if size > 1 else 4 * settings.updates + 5
             for records, sampler in ((run.train, "inner"), (run.meta, "outer")):
                 order = run.samplers[sampler]._order
@@ -175,7 +182,12 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
         rounds: list[dict[str, dict[str, float]]] = []
         for _ in range(settings.rounds):
             updates = {64: settings.updates, 1: 4 * settings.updates}
-            rounds.append({name: _measure(make, runs[size], updates[size]) for name, (make, size) in ways.items()})
+            rounds.append(
+                {
+                    name: _measure(make, runs[size, setting], updates[size])
+                    for name, (make, size, setting) in ways.items()
+                }
+            )
             print(json.dumps(rounds[-1]), flush=True)
     failed = [name for name in ways if not all(found[name] for found in rounds)]
     if failed:

@@ -35,8 +35,9 @@ class _Slice:
     def __init__(self, parameter: Tensor, kind: Any, state: Mapping[str, Any]) -> None:
         self.parameter, self.kind = parameter, kind
         own = local(parameter)
-        count = min(NUM_COORDINATES, own.numel())
-        self.places = torch.linspace(0, own.numel() - 1, count, device=own.device).long()
+        # In whole numbers: torch.linspace counts in 32 bits of floating point, which end at 2^24.
+        last, count = own.numel() - 1, min(NUM_COORDINATES, own.numel())
+        self.places = torch.tensor([i * last // max(1, count - 1) for i in range(count)], device=own.device)
         self.theta = self.of(parameter)
         self.state: dict[str, Any] = {}
         for name, value in state.items():

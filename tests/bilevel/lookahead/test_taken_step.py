@@ -303,3 +303,16 @@ def test_writes_that_torch_does_not_count_are_refused(case: Any, write: Any) -> 
                 lookahead.backward_outer(one.outer(model, one.outer_batch))
         else:
             lookahead.backward_outer(one.outer(model, one.outer_batch))
+
+
+def test_a_parameter_of_more_entries_than_floats_can_count() -> None:
+    """As embeddings of real models are. ℓ_i = E[t_i], F = Σ_j E[o_j]: dF/dc_i = -lr · (how often t_i is an o_j)."""
+    rows = 2**24 + 4
+    model = nn.Embedding.from_pretrained(torch.zeros(rows, 1), freeze=False)
+    lookahead = Lookahead(model, SGD(model.parameters(), lr=0.5))
+    weights = torch.ones(3, requires_grad=True)
+    with lookahead.inner():
+        lookahead.backward(model(torch.tensor([0, rows - 1, 7]))[:, 0], weights)
+    lookahead.step()
+    lookahead.backward_outer(model(torch.tensor([rows - 1, rows - 1, 0, 1])).sum())
+    torch.testing.assert_close(weights.grad, torch.tensor([-0.5, -1.0, 0.0]))

@@ -1,88 +1,59 @@
-"""What learning weights costs in transformers' Trainer: pairs of a plain and a reweighting run, in turns, one process.
+"""What learning weights costs in each host: pairs of its own run and a reweighting one, in turns, in one process.
 
     python -m benchmarks.training.host_overhead --pairs 5
 
-The floor is 1 plus the meta batch's share: with a meta batch as large as the training batch, 2.
+The floor is 2: the meta batch is as large as the training batch, so an update has twice the passes. The processor's
+time is compared, which other work on the machine changes little. Lines: how many the plug-in adds to the host's run.
+DataFlex, which needs an environment of its own, has `dataflex_overhead.py`.
 """
 
+from __future__ import annotations
+
 import argparse
+import difflib
+import inspect
+import logging
 import statistics
-import tempfile
-import time
-from collections.abc import Mapping
-from typing import Any
+import warnings
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from dreamprm.integrations.reweighting_trainer import ReweightingTrainer
-
-NUM_ROWS, TOKENS = 512, 64
+from benchmarks.training.host_pairs import PAIRS, Sizes
 
 
-class Table(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.raw = nn.Parameter(torch.zeros(NUM_ROWS))
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return 2 * torch.sigmoid(self.raw[inputs["index"]])
+def added_lines(plain: object, weighted: object) -> int:
+    """Lines of the weighted run that the plain one does not have, blank ones and the function's name left out."""
+    before, after = (inspect.getsource(run).splitlines()[1:] for run in (plain, weighted))  # pyright: ignore[reportArgumentType]
+    return sum(line.startswith("+ ") and bool(line[2:].strip()) for line in difflib.ndiff(before, after))
 
 
-def losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    logits = model(input_ids=inputs["input_ids"]).logits[:, :-1]
-    return F.cross_entropy(logits.transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none").mean(1)
-
-
-class Plain(Trainer):
-    """The same loss, averaged, so that the pair differs in the weights alone."""
-
-    def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Any:
-        return losses(model, inputs).mean()
-
-
-def seconds(kind: type[Trainer], settings: argparse.Namespace, **words: Any) -> float:
-    """Seconds of one run of `train`, its beginning included."""
-    torch.manual_seed(0)
-    tokens = torch.randint(0, 256, (NUM_ROWS, TOKENS))
-    rows = [{"input_ids": row, "index": number} for number, row in enumerate(tokens)]
-    if kind is ReweightingTrainer:
-        words |= {"example_losses": losses, "weigher": Table(), "meta_dataset": rows[-128:]}
-    config = GPT2Config(
-        vocab_size=256, n_positions=TOKENS, n_embd=settings.width, n_layer=settings.layers, n_head=4, use_cache=False,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        args = TrainingArguments(
-            folder, max_steps=settings.updates, per_device_train_batch_size=settings.batch_size, save_strategy="no",
-            remove_unused_columns=False, report_to="none", use_cpu=True, disable_tqdm=True,
-            logging_strategy="no",
-        )  # fmt: skip
-        trainer = kind(GPT2LMHeadModel(config), args, train_dataset=rows, **words)
-        begin = time.perf_counter()
-        trainer.train()
-        return time.perf_counter() - begin
-
-
-def main(argv: list[str] | None = None) -> float:
+def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--updates", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
     settings = parser.parse_args(argv)
-    ratios = []
-    for number in range(settings.pairs + 1):
-        plain, ours = seconds(Plain, settings), seconds(ReweightingTrainer, settings)
-        if number:  # the first pair warms up
-            ratios.append(ours / plain)
-            print(f"plain {plain:.2f} s   reweighting {ours:.2f} s   ratio {ours / plain:.2f}")
-    middle = statistics.median(ratios)
-    print(f"median ratio of {len(ratios)} pairs: {middle:.2f} (torch {torch.__version__})")
-    return middle
+    sizes = Sizes.of(settings)
+    parameters = sum(p.numel() for p in sizes.model().parameters())
+    print(f"{parameters:,} parameters, {sizes.rows} rows of {sizes.tokens} tokens, torch {torch.__version__}")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    found = {}
+    for host in settings.hosts:
+        plain, weighted = PAIRS[host]
+        pairs = [(plain(sizes), weighted(sizes)) for _ in range(settings.pairs + 1)][1:]  # the first one warms up
+        found[host] = statistics.median(ours / own for own, ours in pairs)
+        own, ours = (statistics.median(column) / sizes.updates for column in zip(*pairs, strict=True))
+        print(
+            f"{host:<22} own {own * 1e3:6.0f} ms   with weights {ours * 1e3:6.0f} ms an update   "
+            f"median ratio {found[host]:.2f}   {added_lines(plain, weighted)} lines more",
+            flush=True,
+        )
+    return found
 
 
 if __name__ == "__main__":

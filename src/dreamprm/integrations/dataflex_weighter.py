@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from dreamprm.errors import UserError
-from dreamprm.integrations.reweighting import Reweighting, refuse_meta
+from dreamprm.integrations.reweighting import Reweighting, refuse_meta, tokenized
 from dreamprm.integrations.token_table import TokenTable, token_losses
 
 __all__ = ["BilevelWeighter", "main", "register"]
@@ -47,7 +47,7 @@ class BilevelWeighter:
         self, dataset: Any, eval_dataset: Any, lr: float = 0.1, meta_batch_size: int | None = None, every: int = 1
     ) -> None:
         refuse_meta(eval_dataset)
-        self.table = TokenTable(dataset["input_ids"])
+        self.table = TokenTable(tokenized(dataset))
         self.meta_dataset = eval_dataset
         self.lr, self.meta_batch_size, self.every = float(lr), meta_batch_size, every
         self.reweighting: Reweighting | None = None

@@ -17,6 +17,7 @@ from transformers import Trainer
 
 from bilevel import Lookahead, Status
 from dreamprm.errors import UserError
+from dreamprm.integrations.token_table import without_padding
 from dreamprm.weigher import project
 
 __all__ = ["WEIGHER_FILE", "ExampleLosses", "Reweighting", "meta_rows", "refuse_meta", "tokenized"]
@@ -191,18 +192,21 @@ def refuse_meta(meta_dataset: Any) -> None:
         raise UserError("there is no meta set: give the examples that you trust as eval_dataset, or as meta_dataset")
 
 
-def tokenized(train_dataset: Any) -> Any:
-    """The tokens of every row. Raises UserError where there are none, or no end of rows."""
+def tokenized(train_dataset: Any) -> list[tuple[int, ...]]:
+    """The tokens of every row, without padding. Raises UserError where there are none, or no end of rows."""
     if not hasattr(train_dataset, "__len__"):
         raise UserError("train_dataset is a stream, which has no table of its examples: give a weigher of yours")
     try:
-        return (
-            train_dataset["input_ids"]
-            if hasattr(train_dataset, "column_names")
-            else [row["input_ids"] for row in train_dataset]
-        )
+        if hasattr(train_dataset, "column_names"):
+            tokens = train_dataset["input_ids"]
+            padded = "attention_mask" in train_dataset.column_names
+            masks = train_dataset["attention_mask"] if padded else [None] * len(tokens)
+        else:
+            tokens = [row["input_ids"] for row in train_dataset]
+            masks = [row.get("attention_mask") for row in train_dataset]
     except (KeyError, TypeError) as error:
         raise UserError("train_dataset has no input_ids to know its examples by: give a weigher of yours") from error
+    return [without_padding(*row) for row in zip(tokens, masks, strict=True)]
 
 
 def _refuse_shapes(losses: Tensor, weights: Tensor) -> None:

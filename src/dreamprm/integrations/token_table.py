@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamprm.errors import UserError
 from dreamprm.prm.aggregation import at_least_float32
 
-__all__ = ["TokenTable", "token_losses", "tokens_of"]
+__all__ = ["TokenTable", "token_losses", "tokens_of", "without_padding"]
 
 _IGNORED = -100  # the label of a token that no loss is taken of
 
@@ -32,6 +32,12 @@ def tokens_of(inputs: Mapping[str, Any]) -> list[tuple[int, ...]]:
         raise UserError("the batch has no attention_mask: packing and padding_free must be off, or give a weigher")
     masks = inputs["attention_mask"].bool()
     return [tuple(row[mask].tolist()) for row, mask in zip(inputs["input_ids"], masks, strict=True)]
+
+
+def without_padding(tokens: Any, mask: Any = None) -> tuple[int, ...]:
+    """A row of a data set as `tokens_of` gives it in a batch. tokens, mask: lists, tensors or arrays."""
+    ids, kept = (part.tolist() if hasattr(part, "tolist") else part for part in (tokens, mask))
+    return tuple(ids) if kept is None or all(kept) else tuple(t for t, keep in zip(ids, kept, strict=True) if keep)
 
 
 class TokenTable(nn.Module):

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, get_linear_schedule_with_warmup
 
@@ -167,3 +168,26 @@ def test_a_stream_needs_a_weigher_of_its_own(tmp_path: Path) -> None:
     stream = IterableDataset.from_generator(lambda: iter(data()))
     with pytest.raises(UserError, match="is a stream"):
         ReweightingTrainer(tiny(), args, train_dataset=stream, eval_dataset=data()[:2])
+
+
+@pytest.mark.parametrize("kept_as", ["lists", "tensors", "arrays", "dataset of lists", "dataset of tensors"])
+def test_an_example_is_known_by_its_tokens_however_it_is_kept(tmp_path: Path, kept_as: str) -> None:
+    """Padded by the tokenizer or by the collator, the weights that learn are those of the examples themselves."""
+    tokens = [[3, 1, 4], [1, 5], [9, 2, 6, 5], [3, 5, 8, 9]]
+    rows = [
+        {"input_ids": row + [0] * (4 - len(row)), "attention_mask": [1] * len(row) + [0] * (4 - len(row))}
+        for row in tokens
+    ]
+    rows = [row | {"labels": row["input_ids"]} for row in rows]
+    make = {"lists": list, "tensors": torch.tensor, "arrays": np.array}.get(kept_as, list)
+    given: Any = [{name: make(value) for name, value in row.items()} for row in rows]
+    if kept_as.startswith("dataset"):
+        given = Dataset.from_list(rows).with_format("torch" if kept_as.endswith("tensors") else None)
+    args = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=2, learning_rate=1e-2, report_to="none", use_cpu=True,
+        disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    host = ReweightingTrainer(tiny(torch.float32), args, train_dataset=given, eval_dataset=given, weigher_rate=0.1)
+    assert list(host.weigher.rows) == [tuple(row) for row in tokens]
+    host.train()
+    assert all(weight != 1 for weight in host.weigher.weights())

@@ -2,9 +2,10 @@
 
     python -m benchmarks.host_files --llamafactory PYTHON --trl_stepwise PYTHON --swift PYTHON --openrlhf PYTHON
 
-Each PYTHON is an interpreter that imports the host (LLaMA-Factory 0.9, TRL up to 1.13, ms-swift 4, OpenRLHF 0.9 or
-older, whose later versions have no PRM trainer). The file holds three chains, two of them with images; what comes out
-are the tokens or turns that a loss is taken of. `to=trl` is in the suite: tests/dreamprm/commands/test_host_file.py.
+Each PYTHON is an interpreter that imports the host (LLaMA-Factory 0.9, TRL up to 1.13, ms-swift 4, OpenRLHF up to
+0.9.5, whose later versions have no PRM trainer). The file holds three chains, two of them with images; what comes out
+are the tokens or turns that a loss is taken of, which must be those of READ. `to=trl` is in the suite:
+tests/dreamprm/commands/test_host_file.py.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ for row in load_dataset("json", data_files=os.path.join(folder, about.dataset_na
     print(json.dumps([[m["content"] for m in found["_prompt"] + found["_response"]], images]))
 """,
     "trl_stepwise": LETTERS + """
+import os
 from datasets import load_dataset
 try:
     from trl.experimental.prm import PRMTrainer
@@ -67,7 +69,8 @@ except ImportError:
 for row in load_dataset("json", data_files=sys.argv[1], split="train"):
     found = PRMTrainer.tokenize_row(row, tokenizer, "\\n", 512, None, False, False)
     labels = [label for label in found["labels"] if label >= 0]
-    print(json.dumps([labels, row["images"] or [], row["dreamprm_weight"]]))
+    images = [os.path.isfile(path) for path in row["images"] or []]
+    print(json.dumps([labels, images, row["dreamprm_weight"]]))
 """,
     "swift": """
 import json, os, sys
@@ -89,6 +92,22 @@ for i in range(len(data)):
     print(json.dumps([tokenizer.decode(tokens[0]), tokenizer.convert_ids_to_tokens(labels[labels >= 0])]))
 """,
 }  # fmt: skip
+# What each reader must make of the three chains: the unlabelled steps are joined to the next or left out, the weights
+# are those of WEIGHTS, and OpenRLHF, which sees no images, is given the last chain alone.
+READ: dict[str, list[Any]] = {
+    "llamafactory": [
+        [["which is red, <image> or <image>?\n\nlook", "+", "both", "-"], [True, True]],
+        [["<image>is it red?\n\nyes", "+"], [True]],
+        [["2 and 2?\n\n2 and 2\n\nis 5", "-", "answer 5", "-"], []],
+    ],
+    "trl_stepwise": [[[1, 0], [True, True], 1.5], [[1], [True], 0.5], [[0, 0], [], 1.0]],
+    "swift": [
+        [[["which is red, <image> or <image>?\n\nlook", None], ["+", 1.5], ["both", None], ["-", 1.5]], [True, True]],
+        [[["<image>is it red?\n\nyes", None], ["+", 0.5]], [True]],
+        [[["2 and 2?\n\n2 and 2\n\nis 5", None], ["-", 1.0], ["answer 5", None], ["-", 1.0]], []],
+    ],
+    "openrlhf": [["2 and 2? 2 and 2 is 5 ки answer 5 ки", ["-", "-"]]],
+}
 
 
 def run_folder(folder: Path) -> Path:
@@ -117,9 +136,10 @@ def main(argv: list[str] | None = None) -> None:
             clean(CleanStage(run_dir=str(run), to=host, out=str(out), **cut))
             done = subprocess.run([python, "-c", READERS[host], str(out)], capture_output=True, text=True)
             print(f"{host}: {'' if done.returncode == 0 else done.stderr[-1500:]}")
-            print("".join(f"    {line}\n" for line in done.stdout.splitlines() if line.startswith("[")), flush=True)
-            if done.returncode:
-                sys.exit(1)
+            lines = [line for line in done.stdout.splitlines() if line.startswith(("[[", '["'))]
+            print("".join(f"    {line}\n" for line in lines), flush=True)
+            if done.returncode or [json.loads(line) for line in lines] != READ[host]:
+                sys.exit(f"{host} reads something else than {READ[host]}")
 
 
 if __name__ == "__main__":

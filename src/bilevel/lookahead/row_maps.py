@@ -158,9 +158,9 @@ class RowMaps:
         if index.ndim == 2:
             return self._from_index(index, lead=2) if shape[:2] == index.shape else None
         num = index.shape[0]
+        if num in shape[:2]:  # before any merge: (4, num) are the four neighbours of each row, whatever divides num
+            return self._from_index(index, drop=shape[:2].index(num))
         for drop, size in enumerate(shape[:2]):
-            if size == num:
-                return self._from_index(index, drop=drop)
             if size and num % size == 0 and size >= self.num_examples:  # merged rows, as after a 2x2 patch merger
                 blocks = index.view(size, -1)
                 if bool((blocks == blocks[:, :1]).all()):

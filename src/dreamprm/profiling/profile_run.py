@@ -95,7 +95,7 @@ class Profile:
             activities = [ProfilerActivity.CPU]
             if self.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
-            self._profiler = torch_profile(activities=activities)
+            self._profiler = torch_profile(activities=activities, acc_events=True)  # torch 2.10 warns without
             self._profiler.start()
         yield
         if number == _OPERATORS[-1] and self._profiler is not None:

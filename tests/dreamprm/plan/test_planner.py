@@ -36,7 +36,7 @@ def _peak(run: Run) -> int:
     size = sum(value.numel() * value.element_size() for value in (*held, *run.fresh.values()))
     run.prm.train()
     gc.collect()  # what an earlier run left is not to be freed while this one is counted
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         phase = enter_phase(run)
         for _ in range(2):
             run.update += phase.update().num_updates

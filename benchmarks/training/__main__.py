@@ -25,6 +25,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,8 @@ def _measure(make: Callable[[Run], Update], run: Run, updates: int) -> dict[str,
             found = {"seconds": seconds / updates, "collation": collating[0] / seconds, "memory": _peak() - idle}
             os.write(write, json.dumps(found).encode())
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(write)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._tree import norm
 
-SHAPE_RULES = (None, "original", "match_rms_adamw")
+SHAPE_RULES = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
 def orthogonal(matrix: Tensor, coefficients: Sequence[float], num_iterations: int, eps: float | Tensor) -> Tensor:
@@ -26,7 +26,9 @@ def orthogonal(matrix: Tensor, coefficients: Sequence[float], num_iterations: in
 
 
 def shape_factor(rule: str | None, shape: Sequence[int]) -> float:
-    """The factor of the rate of an (n, m) matrix: sqrt(max(1, n/m)), or .2 sqrt(max(n, m)), AdamW's usual size.
+    """The factor of the rate of an (n, m) matrix.
+
+    sqrt(max(1, n/m)); .2 sqrt(max(n, m)), AdamW's usual size; or sqrt(n/m), which torch has from 2.14 or 2.15 on.
 
     Raises:
         ValueError: another rule.
@@ -36,4 +38,6 @@ def shape_factor(rule: str | None, shape: Sequence[int]) -> float:
         return sqrt(max(1.0, rows / columns))
     if rule == "match_rms_adamw":
         return 0.2 * sqrt(max(rows, columns))
+    if rule == "spectral_unclamped":
+        return sqrt(rows / columns)
     raise ValueError(f"Muon(adjust_lr_fn={rule!r}): allowed is one of {', '.join(map(repr, SHAPE_RULES))}")

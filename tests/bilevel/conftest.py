@@ -1,6 +1,6 @@
 """A small problem with everything in it: a net, data weights, and the optimizer's own settings in hyper."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -51,3 +51,15 @@ def net() -> Net:
         },
     }
     return Net(bilevel.Bilevel(inner, outer), params, hyper, batches, (normal(8, 3), normal(8, 2), rows[:8]))
+
+
+@pytest.fixture
+def muon_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.optim.Muon's own code in double precision: it casts by `bfloat16()`, from torch 2.15 on by `to`."""
+    to = torch.Tensor.to
+
+    def wide(tensor: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        return tensor.clone() if named.get("dtype") is torch.bfloat16 else to(tensor, *args, **named)
+
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    monkeypatch.setattr(torch.Tensor, "to", wide)

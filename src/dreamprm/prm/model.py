@@ -139,8 +139,13 @@ class PRM(nn.Module):
             return self.head(at_steps, self.transformer.get_output_embeddings()).float()
         return cast(nn.Module, self.head)(at_steps).float()
 
+    @property
+    def cache_name(self) -> str:
+        """What keys and values are called, in the body's arguments and output: transformers 5.24 took another name."""
+        return "cache" if "cache" in inspect.signature(self.body.forward).parameters else "past_key_values"
+
     def run_body(self, inputs: Mapping[str, Any]) -> Any:
-        """The body's output with its keys and values (`past_key_values`), from the first token on."""
+        """The body's output with its keys and values (`cache_name`), from the first token on."""
         return self._run_body(self._arguments(inputs) | {"use_cache": True})
 
     def continue_body(self, inputs: Mapping[str, Any], num_before: int, *, images: bool) -> Any:

@@ -127,9 +127,9 @@ class SharedPrefixScorer:
         with contextlib.ExitStack() as kept:
             if prm.vision is not None:
                 kept.enter_context(prm.vision.serve())
-            cache = prm.run_body(prefix | stacks).past_key_values
+            cache = getattr(prm.run_body(prefix | stacks), prm.cache_name)
             cache.batch_repeat_interleave(len(records))
-            rest = {"input_ids": padded, "attention_mask": mask, "past_key_values": cache}
+            rest = {"input_ids": padded, "attention_mask": mask, prm.cache_name: cache}
             hidden = prm.continue_body(rest, shared, images=bool(stacks)).last_hidden_state
         values = prm.read(gather_steps(hidden, judged))
         return [row[: len(place)] for row, place in zip(values, positions)]

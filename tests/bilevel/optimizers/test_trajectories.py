@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import bilevel
+from bilevel._orthogonal import SHAPE_RULES, shape_factor
 
 SGD_OPTIONS = [
     {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
@@ -133,9 +134,9 @@ def test_settings_that_do_not_fit_the_parameters_are_refused() -> None:
         optimizer.update(params, params, optimizer.init(params))
 
 
+@pytest.mark.usefixtures("muon_in_double")
 @pytest.mark.parametrize("options", [{}, {"nesterov": False, "adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.0}])
-def test_muon_is_torchs_but_for_its_bfloat16(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's own code, in double precision
+def test_muon_is_torchs_but_for_its_bfloat16(options: dict[str, object]) -> None:
     torch.manual_seed(0)
     params = {"a": torch.randn(4, 3, dtype=torch.float64), "b": torch.randn(3, 5, dtype=torch.float64)}
     live = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
@@ -154,6 +155,26 @@ def test_muon_is_torchs_but_for_its_bfloat16(options: dict[str, object], monkeyp
             )
     with pytest.raises(ValueError, match="matrices only"):
         optimizer.update({"c": torch.ones(3)}, {"c": torch.ones(3)}, optimizer.init({"c": torch.ones(3)}))
+
+
+def test_muons_rate_by_the_shape_of_a_matrix() -> None:
+    factors = {rule: (shape_factor(rule, (4, 9)), shape_factor(rule, (9, 4))) for rule in SHAPE_RULES}
+    assert factors == {
+        None: (1.0, 1.5),
+        "original": (1.0, 1.5),
+        "match_rms_adamw": (pytest.approx(0.6), pytest.approx(0.6)),
+        "spectral_unclamped": (pytest.approx(2 / 3), 1.5),
+    }
+    theta = torch.zeros(4, 9, dtype=torch.float64, requires_grad=True)
+    theta.grad = torch.randn_like(theta)
+    try:
+        reference = torch.optim.Muon([theta], lr=0.1, adjust_lr_fn="spectral_unclamped")
+    except ValueError:  # a torch that does not know it
+        return
+    optimizer, params = bilevel.Muon(lr=0.1, adjust_lr_fn="spectral_unclamped"), {"": theta.detach().clone()}
+    found, _ = optimizer.update(params, {"": theta.grad}, optimizer.init(params))
+    reference.step()
+    torch.testing.assert_close(found[""], theta.detach(), rtol=2e-2, atol=1e-3)  # torch's bfloat16
 
 
 UNUSED = [

@@ -34,8 +34,8 @@ def trained(kind: type[torch.optim.Optimizer]) -> tuple[nn.Module, torch.optim.O
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 @pytest.mark.parametrize("kind", ["NAdam", "RAdam", "Adamax", "Adadelta", "Adafactor", "Muon"])
-def test_equals_central_differences(kind: str, clip_norm: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # Muon's own code, in double precision
+@pytest.mark.usefixtures("muon_in_double")
+def test_equals_central_differences(kind: str, clip_norm: float | None) -> None:
     make = getattr(torch.optim, kind)
     raw = torch.linspace(-1, 1, NUM_EXAMPLES, dtype=torch.float64)
 

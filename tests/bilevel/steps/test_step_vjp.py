@@ -141,8 +141,8 @@ def signed(group: Mapping[str, Any], g: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equals_autograd_through_the_formula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # Muon's own code, in double precision
+@pytest.mark.usefixtures("muon_in_double")
+def test_equals_autograd_through_the_formula(name: str) -> None:
     kind, formula, options = CASES[name]
     options = dict(options)
     lr: float | Tensor = 0.05

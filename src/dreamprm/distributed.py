@@ -23,15 +23,20 @@ __all__ = [
     "count_everywhere",
     "everyone",
     "everywhere",
+    "everywhere_in_parts",
     "first_then_others",
     "from_first",
     "is_first",
+    "is_split",
+    "local_part",
     "mean_everywhere",
     "num_processes",
     "own_part",
     "random_state",
     "rank",
+    "send_to_first",
     "set_random_state",
+    "sum_everywhere",
     "together",
 ]
 
@@ -133,6 +138,17 @@ def first_then_others(make: Callable[[], _T]) -> _T:
     return make() if made is None else made
 
 
+def is_split(tensor: Tensor) -> bool:
+    """Whether this process holds some rows of the tensor only (a DTensor, whose module takes long to import)."""
+    return hasattr(tensor, "_local_tensor")
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This process's rows of a split tensor, the very memory; any other tensor as it is."""
+    split: Any = tensor
+    return split._local_tensor if is_split(tensor) else tensor
+
+
 def own_part(rows: Sequence[_T]) -> Sequence[_T]:
     """This process's rows of a batch: every N-th, so that the parts' sizes differ by one at the most."""
     return rows[rank() :: num_processes()]
@@ -140,9 +156,14 @@ def own_part(rows: Sequence[_T]) -> Sequence[_T]:
 
 def everywhere(values: Tensor) -> Tensor:
     """The values of all processes along the first dimension, without gradient; of one process alone as they are."""
+    return values if num_processes() == 1 else torch.cat(everywhere_in_parts(values))
+
+
+def everywhere_in_parts(values: Tensor) -> list[Tensor]:
+    """The values of each process, whatever their numbers, without gradient."""
     number = num_processes()
     if number == 1:
-        return values
+        return [values]
     kept = values.detach().cpu()
     lengths = torch.zeros(number, dtype=torch.long)
     lengths[rank()] = len(kept)
@@ -151,8 +172,26 @@ def everywhere(values: Tensor) -> Tensor:
     padded[: len(kept)] = kept
     found = [torch.empty_like(padded) for _ in range(number)]
     _group.all_gather(found, padded)
-    parts = [part[:length] for part, length in zip(found, lengths.tolist(), strict=True)]
-    return torch.cat(parts).to(values.device)
+    return [part[:length].to(values.device) for part, length in zip(found, lengths.tolist(), strict=True)]
+
+
+def send_to_first(rows: Tensor, number: int) -> Tensor | None:
+    """The rows of all processes, `number` together and on the CPU, for the first process; None in the others."""
+    if not is_first():
+        _group.send(torch.tensor(len(rows)), dst=0)
+        if len(rows):
+            _group.send(rows.contiguous(), dst=0)
+        return None
+    found = rows.new_empty((number, *rows.shape[1:]))
+    found[: len(rows)] = rows
+    place = len(rows)
+    for other in range(1, num_processes()):
+        length = torch.tensor(0)
+        _group.recv(length, src=other)
+        if int(length):
+            _group.recv(found[place : place + int(length)], src=other)
+        place += int(length)
+    return found
 
 
 def mean_everywhere(values: Tensor) -> Tensor:
@@ -161,6 +200,15 @@ def mean_everywhere(values: Tensor) -> Tensor:
         return values.mean()
     function: Any = _Sum
     return function.apply(values.sum()) / count_everywhere(values.numel())
+
+
+def sum_everywhere(values: Tensor) -> Tensor:
+    """The sum over the processes of a tensor of one shape, without gradient."""
+    if num_processes() == 1:
+        return values
+    total = values.detach().clone()
+    _group.all_reduce(total)
+    return total
 
 
 def count_everywhere(number: int) -> int:

@@ -129,7 +129,7 @@ class Processes:
         gradient = gradient.coalesce()
         rows = _gathered(gradient.indices().T.contiguous(), self)
         values = _gathered(gradient.values().contiguous(), self) / self.size
-        return _torch.sparse_coo_tensor(rows.T, values, gradient.shape).coalesce()
+        return _torch.sparse_coo_tensor(rows.T, values, gradient.shape, check_invariants=False).coalesce()
 
 
 def _gathered(part: Tensor, processes: Processes) -> Tensor:

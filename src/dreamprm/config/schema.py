@@ -31,6 +31,7 @@ from dreamprm.weigher.weigher import WeigherSettings
 __all__ = [
     "CheckpointConfig",
     "ColdConfig",
+    "DistributedConfig",
     "EvaluateConfig",
     "HypergradientConfig",
     "InnerConfig",
@@ -189,6 +190,15 @@ class CheckpointConfig(Settings):
 
 
 @dataclass
+class DistributedConfig(Settings):
+    """Several processes as one run, started by torchrun; see docs/cluster.md."""
+
+    shard: bool = setting(
+        False, "each process holds its rows of the PRM and of the inner optimizer's state (FSDP2); needs ghost"
+    )
+
+
+@dataclass
 class EvaluateConfig(Settings):
     """What a PRM is worth: best-of-N and step-level figures."""
 
@@ -246,6 +256,7 @@ class TrainConfig(Settings):
     inner: InnerConfig = setting(InnerConfig())
     outer: OuterConfig = setting(OuterConfig())
     checkpoint: CheckpointConfig = setting(CheckpointConfig())
+    distributed: DistributedConfig = setting(DistributedConfig())
     evaluate: EvaluateConfig = setting(EvaluateConfig())
     tracker: TrackerSettings = setting(TrackerSettings())
 

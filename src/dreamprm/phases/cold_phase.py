@@ -52,7 +52,8 @@ class ColdPhase:
                 numbers["dense_loss"] = dense.item()
         with span("step"):
             parameters = list(run.trainable().values())
-            average_gradients(parameters)
-            clip(parameters, settings.clip_norm)
+            if not run.is_split:  # else the backward passes have averaged them
+                average_gradients(parameters)
+            clip(parameters, settings.clip_norm, split=run.is_split)
             self.optimizer.step()
         return Made(numbers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from dreamprm.distributed import local_part, sum_everywhere
 from dreamprm.errors import UserError
 from dreamprm.loss import example_losses
 from dreamprm.metrics import PhaseName
@@ -63,8 +64,11 @@ def pieces(rows: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(rows[start : start + size])
 
 
-def clip(parameters: Sequence[nn.Parameter], norm: float | None) -> float:
-    """Clip by the global norm in place, sparse gradients too; return the norm before."""
+def clip(parameters: Sequence[nn.Parameter], norm: float | None, *, split: bool = False) -> float:
+    """Clip by the global norm in place, sparse gradients too; return the norm before.
+
+    split: whether each process holds its part of every gradient.
+    """
     parts: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is not None:
@@ -72,10 +76,12 @@ def clip(parameters: Sequence[nn.Parameter], norm: float | None) -> float:
                 parameter.grad = parameter.grad.coalesce()
                 parts.append(parameter.grad._values())
             else:
-                parts.append(parameter.grad)
+                parts.append(local_part(parameter.grad))
     if not parts:
         return 0.0
     total = torch.stack([part.norm(dtype=torch.float32) for part in parts]).norm()
+    if split:
+        total = sum_everywhere(total.square()).sqrt()
     if norm is not None and total > norm:
         factor = norm / (total + 1e-6)
         for part in parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from bilevel.spans import span
 from dreamprm.config.schema import TrainConfig
 from dreamprm.data.record import Record
-from dreamprm.distributed import everyone, own_part, random_state, rank, set_random_state
+from dreamprm.distributed import everyone, local_part, own_part, random_state, rank, set_random_state
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.phases.phase import pieces
+from dreamprm.phases.sharding import Skeleton, empty_like, laid_out, laid_out_state, refuse_uneven
 from dreamprm.phases.trust_plan import trust_samples, trust_updates
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.profiling import Profile
@@ -82,6 +83,7 @@ class Run:
         `judge` makes batches of chains from anywhere (meta, test, cold start).
     Its data: train, meta, test, cold; samplers, which draw from them.
     history: what becomes of single examples, where the run keeps that.
+    How it is split: skeleton, where each process holds its rows of the PRM only, see sharding.py.
     Where it stands: update, which counts the cold start's first, then those of weigher=trust, then the bilevel ones;
         phase, made when its first update is due; counters; fresh and start, the trained parameters before and after
         the cold start where weigher=trust goes back to them; before, the judgement of the PRM that the bilevel phase
@@ -106,6 +108,8 @@ class Run:
     test: Sequence[Record]
     cold: Sequence[Record]
     samplers: dict[str, EpochSampler] = field(init=False)
+
+    skeleton: Skeleton | None = None
 
     update: int = 0
     phase: Phase | None = None
@@ -169,15 +173,20 @@ class Run:
     def learns_weights(self) -> bool:
         return any(parameter.requires_grad for parameter in self.weigher.parameters())
 
+    @property
+    def is_split(self) -> bool:
+        """Whether each process holds its rows of the PRM only."""
+        return self.skeleton is not None
+
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.prm.named_parameters() if value.requires_grad}
 
     @torch.no_grad()
     def put(self, parameters: Mapping[str, Tensor]) -> None:
-        """Set the trained parameters to these values."""
+        """Set the trained parameters to these values; of a split model each process takes its rows of them."""
         own = self.trainable()
         for name, value in parameters.items():
-            own[name].copy_(value)
+            local_part(own[name]).copy_(local_part(laid_out(value, own[name])))
 
     def draw(
         self, name: str, records: Sequence[Record], size: int, number: int = 1, *, among: Sequence[int] | None = None
@@ -199,6 +208,8 @@ class Run:
             collate = self._collator_of(records)
             found = [self.ahead.take(collate, records, row) for row in rows]
             batch = collate.batch(rows, [record for record, _ in found], [encoded for _, encoded in found])
+            if self.is_split and self.prm.training:
+                refuse_uneven(batch)
             if self.profile is not None:
                 self.profile.count(batch.inputs["attention_mask"])
             if self.device.type == "cuda":
@@ -214,13 +225,17 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds. Frozen parameters are not in it: they are read from where they came from."""
+        weigher = dict(self.weigher.state_dict())
+        optimizers = {name: one.state_dict() for name, one in self._optimizers().items()}
+        if self.weigher.rows is not None:
+            weigher, optimizers = _of_rows(self.weigher.rows.spread, weigher, optimizers)
         return {
             "update": self.update,
             "phase": "" if self.phase is None else self.phase.name.value,
             "parameters": {name: value.detach() for name, value in self.trainable().items()},
             "buffers": {name: value for name, value in self.prm.named_buffers() if _persists(self.prm, name)},
-            "weigher": dict(self.weigher.state_dict()),
-            "optimizers": {name: one.state_dict() for name, one in self._optimizers().items()},
+            "weigher": weigher,
+            "optimizers": optimizers,
             "samplers": {name: sampler.state_dict() for name, sampler in self.samplers.items()},
             "counters": vars(self.counters),
             "start": self.start,
@@ -241,10 +256,13 @@ class Run:
         with torch.no_grad():
             for name, value in state["buffers"].items():
                 buffers[name].copy_(value)
-        self.weigher.load_state_dict(state["weigher"])
+        weigher, optimizers = state["weigher"], state["optimizers"]
+        if self.weigher.rows is not None:
+            weigher, optimizers = _of_rows(self.weigher.rows.own, weigher, optimizers)
+        self.weigher.load_state_dict(weigher)
         if self.phase is not None and state["phase"] == self.phase.name:
             for name, optimizer in self._optimizers().items():
-                optimizer.load_state_dict(state["optimizers"][name])
+                optimizer.load_state_dict(laid_out_state(optimizers[name], optimizer))
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["samplers"][name])
         self.counters = Counters(**state["counters"])
@@ -256,8 +274,28 @@ class Run:
         else:  # there are more processes than before: they begin streams of their own
             torch.manual_seed(self.settings.seed + 1_000_003 * (rank() + 1_009 * self.update))
 
+    def empty(self, place: str, shape: torch.Size, *, dtype: torch.dtype) -> Tensor:
+        """What a checkpoint's split tensor is read into: this process's rows, where it holds some only, else all."""
+        whole = torch.empty
+        if place.startswith(("/weigher", "/optimizers/outer")):
+            rows = self.weigher.rows
+            return whole(shape, dtype=dtype) if rows is None else rows.empty(shape, dtype)
+        split = next(iter(self.trainable().values())) if self.is_split else None
+        return whole(shape, dtype=dtype) if split is None else empty_like(split, shape, dtype)
+
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {} if self.phase is None else self.phase.optimizers
+
+
+def _of_rows(
+    change: Callable[[Tensor], Tensor], weigher: dict[str, Any], optimizers: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table's state and its optimizer's, with what has the table's rows changed."""
+    if "outer" in optimizers:
+        outer = optimizers["outer"]
+        entries = {key: {name: change(value) for name, value in entry.items()} for key, entry in outer["state"].items()}
+        optimizers = optimizers | {"outer": outer | {"state": entries}}
+    return weigher | {"table": change(weigher["table"])}, optimizers
 
 
 def _persists(module: nn.Module, name: str) -> bool:

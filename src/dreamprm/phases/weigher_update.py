@@ -10,6 +10,7 @@ from torch import Tensor
 from bilevel import Status
 from dreamprm.config.optimizers import build_optimizer
 from dreamprm.config.schedule import set_lr
+from dreamprm.distributed import everyone
 from dreamprm.errors import UserError
 from dreamprm.phases.phase import clip
 from dreamprm.phases.state import Run
@@ -38,8 +39,11 @@ class WeigherUpdate:
         run, outer, counters = self.run, self.run.settings.outer, self.run.counters
         set_lr(self.optimizer, outer.optimizer.lr, outer.schedule, update, max(1, run.settings.inner.updates))
         counters.outer_updates += 1
+        run.weigher.collect()
         gradients = [value.grad for value in run.weigher.parameters() if value.grad is not None]
-        if status is Status.NOT_FINITE or not _finite(gradients):
+        finite = status is not Status.NOT_FINITE and _finite(gradients)
+        split = run.weigher.rows is not None
+        if not (all(everyone(finite)) if split else finite):
             counters.skipped_outer += 1
             counters.skipped_in_a_row += 1
             if counters.skipped_in_a_row > outer.max_not_finite:
@@ -49,7 +53,7 @@ class WeigherUpdate:
                 )
             return {"outer_skipped": 1.0}
         counters.skipped_in_a_row = 0
-        norm = clip(list(run.weigher.parameters()), outer.clip_norm)
+        norm = clip(list(run.weigher.parameters()), outer.clip_norm, split=split)
         self.optimizer.step()
         project(run.weigher)
         return {"hypergradient_norm": norm}

@@ -119,7 +119,7 @@ def layer_list(body: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     lists = [(n, m) for n, m in lists if not any(part in n for part in ("vision", "visual"))]
     if len(lists) != 1:
-        raise ValueError(f"{type(body).__name__}: its layers stand in {len(lists)} lists; freeze_layers needs one")
+        raise ValueError(f"{type(body).__name__}: its layers stand in {len(lists)} lists, not in one")
     return lists[0]
 
 

@@ -4,22 +4,27 @@ A checkpoint is a folder `update-00000123` of two files. `state.safetensors` hol
 state. `state.json` is `{"format": 2, "hash": …, "content": {"update", "tensors", "tree", "about"}}`: `tree` is the
 state with each tensor replaced by its place, `tensors` the hash of state.safetensors, `hash` that of the content,
 `about` what the run wants to find again (its settings, its data). Keys of dicts may be strings or integers (torch's
-optimizers number their parameters); tuples come back as tuples.
+optimizers number their parameters); tuples come back as tuples. Tensors that are split over the processes (DTensors)
+lie in a folder `parts` beside the two, each process's rows in a file of its own, and their hashes in the content.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreamprm.distributed import everyone, from_first, is_first, is_split, local_part, num_processes, rank
 from dreamprm.errors import UserError
 from dreamprm.files import hash_file, replacing
 from dreamprm.progress import say
@@ -41,6 +46,14 @@ __all__ = [
 _FORMAT = 2
 _NAME = re.compile(r"update-\d{8,}")
 _MARK = "__"
+
+
+Empty = Callable[..., Tensor]
+"""(place in the tree, shape, dtype=…) -> a tensor to be filled."""
+
+
+def _whole(place: str, shape: torch.Size, *, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
 
 
 class Checkpoint(NamedTuple):
@@ -65,26 +78,53 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/update-00000123` and drop all but the last `keep`.
 
+    The first process writes; where the tree holds split tensors, all of them call this, and each writes its rows.
     Raises NotFiniteError, and writes and drops nothing, where a floating-point value of the tree is not finite.
     """
     require_finite(tree, f"after {update} updates the run's state")
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".update-*.part"):  # of a process that was killed while it wrote
-        shutil.rmtree(stale, ignore_errors=True)
     target = folder / f"update-{update:08d}"
-    if target.is_file() or target.is_symlink():  # nothing that a run has written: a folder could not take its place
-        target.unlink()
-    tensors, skeleton = flatten(tree)
-    with replacing(target) as part:
-        part.mkdir()
+    split: dict[str, Tensor] = {}
+    tensors, skeleton = flatten(tree, split)
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".update-*.part"):  # of a process that was killed while it wrote
+            shutil.rmtree(stale, ignore_errors=True)
+        if target.is_file() or target.is_symlink():  # nothing that a run has written: a folder could not take its place
+            target.unlink()
+    with replacing(target) if is_first() else contextlib.nullcontext(Path()) as part:
+        if is_first():
+            part.mkdir()
+        hashes = _write_split(part, split) if split else {}
+        if not is_first():
+            return target
         save_file(tensors, part / "state.safetensors")
         hashed = hash_file(part / "state.safetensors")
         content = {"update": update, "tensors": hashed, "tree": skeleton, "about": about or {}}
+        if hashes:
+            content["parts"] = hashes
         head = {"format": _FORMAT, "hash": _hash(content), "content": content}
         (part / "state.json").write_text(json.dumps(head))
     for old in all_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def _write_split(part: Path, split: dict[str, Tensor]) -> dict[str, str]:
+    """The split tensors into a folder `parts`; the hash of each of its files."""
+    from dreamprm.run_files.parts import write_parts
+
+    parts = from_first(part) / "parts"
+    if is_first():
+        parts.mkdir()
+    from_first(None)
+    write_parts(parts, split)
+    return _hashes(parts, sorted(path.name for path in parts.iterdir()))
+
+
+def _hashes(folder: Path, names: list[str]) -> dict[str, str]:
+    """The hash of each file; every process reads every N-th."""
+    own = {name: hash_file(folder / name) for name in names[rank() :: num_processes()]}
+    return {name: found for one in everyone(own) for name, found in one.items()}
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -93,8 +133,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
+def load_latest(folder: Path, empty: Empty = _whole) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None where there is none; says which newer ones are damaged.
+
+    empty: makes what a split tensor is read into, whole or this process's rows of it.
 
     Raises UserError where all are damaged, or the newest is of another format.
     """
@@ -102,7 +144,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     reasons: list[str] = []
     for path in reversed(found):
         try:
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(path, empty)
         except _Damaged as error:
             reasons.append(str(error))
             continue
@@ -120,7 +162,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     return checkpoint.update, checkpoint.tree
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, empty: Empty = _whole) -> Checkpoint:
     """One checkpoint, its hashes compared. Raises UserError when it is damaged or of another format."""
     try:
         head = json.loads((path / "state.json").read_text())
@@ -136,7 +178,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise ValueError("state.json is not what was written: its hash differs")
         if hash_file(path / "state.safetensors") != content["tensors"]:
             raise ValueError("state.safetensors is not what was written: its hash differs")
-        tree = unflatten(load_file(path / "state.safetensors"), content["tree"])
+        tensors = load_file(path / "state.safetensors")
+        if "parts" in content:
+            tensors |= _read_split(path / "parts", content, empty)
+        tree = unflatten(tensors, content["tree"])
         return Checkpoint(path, int(content["update"]), tree, content["about"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         reason = type(error).__name__ if isinstance(error, RecursionError) else error
@@ -145,8 +190,37 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def flatten(tree: Any) -> tuple[dict[str, Tensor], Any]:
+def _read_split(folder: Path, content: dict[str, Any], empty: Empty) -> dict[str, Tensor]:
+    from dreamprm.run_files.parts import read_parts
+
+    expected = content["parts"]
+    missing = [name for name in expected if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"parts/{missing[0]} is missing")
+    found = _hashes(folder, sorted(expected))
+    for name, hashed in expected.items():
+        if found[name] != hashed:
+            raise ValueError(f"parts/{name} is not what was written: its hash differs")
+    tensors: dict[str, Tensor] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                visit(item)
+        elif isinstance(node, dict) and node[_MARK] == "split":
+            tensors[node["at"]] = empty(node["at"], torch.Size(node["shape"]), dtype=getattr(torch, node["dtype"]))
+        elif isinstance(node, dict) and "items" in node:
+            visit(node["items"])
+
+    visit(content["tree"])
+    read_parts(folder, tensors)
+    return tensors
+
+
+def flatten(tree: Any, split: dict[str, Tensor] | None = None) -> tuple[dict[str, Tensor], Any]:
     """Split a tree into `(tensors by place, JSON skeleton)`. Tensors that share all their memory are kept once.
+
+    split: gets the tensors of which this process holds some rows only.
 
     Raises TypeError for a value that JSON cannot hold exactly.
     """
@@ -156,6 +230,9 @@ def flatten(tree: Any) -> tuple[dict[str, Tensor], Any]:
     def visit(node: Any, place: str) -> Any:
         if isinstance(node, Tensor):
             value = node.detach()
+            if is_split(value) and split is not None:
+                split[place] = value
+                return {_MARK: "split", "at": place, "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
             view = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride(), str(value.device))
             known = seen.get(view) if value.numel() else None
             if known is None:
@@ -185,7 +262,7 @@ def unflatten(tensors: dict[str, Tensor], skeleton: Any) -> Any:
     if not isinstance(skeleton, dict):
         return skeleton
     kind = skeleton[_MARK]
-    if kind == "tensor":
+    if kind in ("tensor", "split"):
         if skeleton["at"] not in tensors:
             raise ValueError(f"the checkpoint lacks the tensor {skeleton['at']}")
         return tensors[skeleton["at"]]
@@ -197,9 +274,12 @@ def unflatten(tensors: dict[str, Tensor], skeleton: Any) -> Any:
 def require_finite(tree: Any, what: str) -> None:
     """Raises NotFiniteError where a floating-point tensor of the tree holds NaN or an infinity: how many, and where."""
     bad: list[tuple[str, int]] = []
+    split = False
 
     def visit(node: Any, place: str) -> None:
+        nonlocal split
         if isinstance(node, Tensor):
+            split, node = split or is_split(node), local_part(node)
             # The sum of a tensor without NaN and infinity is nearly always finite, and costs no mask.
             if node.is_floating_point() and node.numel() and not bool(node.detach().sum().isfinite()):
                 count = int((~node.detach().isfinite()).sum())
@@ -213,6 +293,8 @@ def require_finite(tree: Any, what: str) -> None:
                 visit(value, f"{place}/{index}")
 
     visit(tree, "")
+    if split:  # what one process finds, all say
+        bad = [found for one in everyone(bad) for found in one]
     if bad:
         total, first = sum(count for _, count in bad), bad[0][0].lstrip("/")
         raise NotFiniteError(

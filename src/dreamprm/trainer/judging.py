@@ -14,6 +14,7 @@ from dreamprm.evaluate.figures import cluster_of, figures, first_questions
 from dreamprm.evaluate.verdict import Evidence, change_of, step_change_of
 from dreamprm.interrupt import StopRequest
 from dreamprm.loss import OUTER_LOSSES
+from dreamprm.phases.sharding import read_block
 from dreamprm.phases.state import Judged, Run
 from dreamprm.prm.aggregation import aggregate
 from dreamprm.progress import RunProgress, Stage
@@ -48,7 +49,12 @@ def judge(run: Run, name: str, progress: RunProgress, stop: StopRequest | None =
                 if stop is not None and any(everyone(stop.asked)):
                     return None
                 own = start + rank() * size  # the blocks that one process would read, one after another
-                for part in everyone(read(records[own : own + size], given.batch_size)):
+                block = (
+                    read_block(read, records, start, own, size, given.batch_size)
+                    if run.is_split
+                    else read(records[own : own + size], given.batch_size)
+                )
+                for part in everyone(block):
                     found += part
                 report.update(before + len(found), {})
     meta_steps = [torch.tensor(row, dtype=torch.float64).sigmoid().tolist() for row in log_odds]

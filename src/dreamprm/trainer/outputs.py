@@ -29,7 +29,7 @@ from dreamprm.sources.world_source import MODEL, READER
 from dreamprm.trainer.baselines import compare_with_baselines
 from dreamprm.trainer.judging import AFTER, evidence, judge
 from dreamprm.trainer.loop import WEIGH
-from dreamprm.weigher import Features, from_batch
+from dreamprm.weigher import Features, InstanceTable, from_batch
 from dreamprm.weigher import save as save_weigher
 
 __all__ = ["write_outputs"]
@@ -47,12 +47,14 @@ def write_outputs(run: Run, data: RunData, began: float, progress: RunProgress) 
     _require_finite(rows)
     after = judge(run, AFTER, progress)
     assert after is not None, "nobody asked to stop"
-    if not is_first():
+    prm = run.prm if run.skeleton is None else run.skeleton.filled(run.prm)
+    weigher = run.weigher.whole() if isinstance(run.weigher, InstanceTable) else run.weigher
+    if not is_first() or prm is None or weigher is None:
         return {}
     with replacing(folder / "prm") as part:
-        run.prm.save_pretrained(part)
+        prm.save_pretrained(part)
     keys = [record.key for record in run.train]
-    save_weigher(run.weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
+    save_weigher(weigher, folder / "weigher.safetensors", keys=keys, domains=data.domains)
     write_weights(folder, run.train, rows)
     title = f"{settings.name}, seed {settings.seed}"
     write_explorer(folder / "explorer", title, run.train, rows, read_history(folder))
@@ -137,7 +139,10 @@ def _weigh(run: Run, progress: RunProgress) -> list[dict[str, Any]]:
     with progress.stage(WEIGH) as report:
         for start in range(0, len(run.train), size * num_processes()):
             own = start + rank() * size  # the blocks that one process would read, one after another
-            for part in everyone(_weigh_block(run, range(min(own, len(run.train)), min(own + size, len(run.train))))):
+            places = range(min(own, len(run.train)), min(own + size, len(run.train)))
+            filled = places or range(start, start + 1)  # a split model's passes are those of all processes
+            block = _weigh_block(run, filled if run.is_split else places)
+            for part in everyone(block if places else None):
                 if part is not None:
                     rows += part[0]
                     seen.append(part[1])

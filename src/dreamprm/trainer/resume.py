@@ -47,16 +47,17 @@ def remember_sources(run: Run) -> None:
 def checkpoint_run(run: Run, metrics: MetricsFile | None) -> None:
     """Write a checkpoint of where the run stands. Every process takes part; the first one, which has `metrics`, writes.
 
+    Of a split model every process writes its rows.
     Raises UserError, and keeps the checkpoints that are there, where the state is not finite.
     """
     state = run.state_dict()
-    if metrics is None:
+    if metrics is None and not run.is_split and run.weigher.rows is None:
         return
     about = {
         "settings": to_plain(run.settings),
         "data": run.digests,
         "model": run.model_digests,
-        "metrics": metrics.num_rows,
+        "metrics": 0 if metrics is None else metrics.num_rows,
         "changes": run.changes,
     }
     folder, keep = run.folder / "checkpoints", run.settings.checkpoint.keep
@@ -80,7 +81,7 @@ def resume_run(run: Run, enter_phase: Callable[[Run], Phase]) -> int | None:
     enter_phase: builds the optimizers of the phase that `run.update` lies in.
     Raises UserError where the data, the model or the settings are not those of the checkpoint, naming what differs.
     """
-    checkpoint = load_latest(run.folder / "checkpoints")
+    checkpoint = load_latest(run.folder / "checkpoints", run.empty)
     if checkpoint is None:
         say(f"warning: {run.folder} holds no checkpoint: starting at update 0 again")
         return None

@@ -21,6 +21,7 @@ from dreamprm.errors import ConfigError, UserError
 from dreamprm.heap import keep_freed_memory
 from dreamprm.interrupt import StopRequest
 from dreamprm.metrics import MetricsFile
+from dreamprm.phases.sharding import check_sharding, is_sharded, refuse_dense, shard
 from dreamprm.phases.state import Run
 from dreamprm.phases.unrolled_phase import check_unrolled, is_unrolled
 from dreamprm.prm.collate import Collator
@@ -56,6 +57,8 @@ def _train_in(settings: TrainConfig, folder: Path) -> Path | None:
     settings.run_dir = str(folder)
     data, run = prepare(settings, folder)
     remember_sources(run)
+    if is_sharded(settings):
+        run.skeleton = shard(run.prm, run.device)
     resume_at = resume_run(run, enter_phase) if settings.resume else None
     _announce(run, data, resume_at)
     progress = run_progress(run)
@@ -135,6 +138,7 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
     check_needs(settings)
     check_unrolled(settings)
     check_parts(settings)
+    check_sharding(settings)
     check_model(settings.model)
     require_tracker(settings.tracker)
     if settings.threads is not None:
@@ -150,6 +154,7 @@ def prepare(settings: TrainConfig, folder: Path) -> tuple[RunData, Run]:
                 say(f"  {line}")
         say(f"loading the model {settings.model.path} …")
         run = build_run(settings, data, folder)
+        refuse_dense(settings, has_dense=run.dense_loss is not None)
         if not is_first():  # what is built is the same everywhere; dropout masks are each process's own
             torch.manual_seed(settings.seed + 1_000_003 * rank())
         return data, run
@@ -188,7 +193,9 @@ def build_run(settings: TrainConfig, data: RunData, folder: Path) -> Run:
     device = build_device(settings.device)
     if device.type == "cpu":
         keep_freed_memory()
-    prm = build_prm(settings.model, settings.precision, device)
+    # What is split goes to its device in parts, when it is.
+    whole_on = torch.device("cpu") if is_sharded(settings) else device
+    prm = build_prm(settings.model, settings.precision, whole_on)
     if settings.model.leave_out_longer:
         data = _fitting(data, prm.collator())
     weigher = build_weigher(settings.weigher, num_examples=len(data.train), num_domains=len(data.domains))

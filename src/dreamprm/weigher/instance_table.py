@@ -1,6 +1,6 @@
 """One weight per training example (DreamPRM-1.5's Instance Table, arXiv 2509.05542).
 
-Shapes: B examples of a batch, N examples of the data set.
+Shapes: B examples of a batch, N examples of the data set, W columns.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreamprm.distributed import num_processes
 from dreamprm.setting import setting
 from dreamprm.weigher.features import Features
+from dreamprm.weigher.split_rows import SplitRows
 from dreamprm.weigher.weigher import Weigher, WeigherSettings
 
 __all__ = ["InstanceTable", "InstanceTableSettings"]
@@ -29,6 +31,9 @@ class InstanceTableSettings(WeigherSettings):
     low: float = setting(-1.0, "smallest weight; below 0 an example pushes the PRM away from its label")
     high: float = setting(3.0, "largest weight")
     sparse: bool = setting(True, "an update costs the batch, not the table; needs optimizer@outer.optimizer=row_adam")
+    split_above: int = setting(
+        10_000_000, "examples above which each of several processes holds its rows of a sparse table only", least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +46,8 @@ class InstanceTable(Weigher):
 
     The forward pass does not clamp, so the gradient of an entry at its bound is whole and it can leave the bound
     again. sparse: the gradient holds the batch's rows alone, so that with `RowAdam` an update costs the batch and not
-    the table; sparse=False gives dense gradients for any torch optimizer.
+    the table; sparse=False gives dense gradients for any torch optimizer. split_above: a sparse table of more examples
+    is split over the processes, see `SplitRows`; None: never, as where one is read from its file.
     Raises ValueError for a start outside the bounds and for an example that has no row in the table.
     """
 
@@ -52,6 +58,7 @@ class InstanceTable(Weigher):
         low: float = InstanceTableSettings.low,
         high: float = InstanceTableSettings.high,
         sparse: bool = InstanceTableSettings.sparse,
+        split_above: int | None = None,
     ) -> None:
         super().__init__()
         if num_examples < 1:
@@ -66,19 +73,46 @@ class InstanceTable(Weigher):
             "sparse": sparse,
         }
         self.low, self.high, self.sparse = low, high, sparse
-        self.table = nn.Parameter(torch.full((num_examples, 1), float(start)))
+        if sparse and split_above is not None and num_examples > split_above and num_processes() > 1:
+            self.rows = SplitRows(num_examples)
+        num_own = num_examples if self.rows is None else self.rows.num_own
+        self.table = nn.Parameter(torch.full((num_own, self._width()), float(start)))
+
+    def _width(self) -> int:
+        """Columns of the table."""
+        return 1
 
     def forward(self, features: Features) -> Float[Tensor, " B"]:
-        self._check(features.index)
-        return F.embedding(features.index, self.table, sparse=self.sparse)[:, 0]
+        return self._of(features.index)[:, 0]
 
-    def _check(self, index: Tensor) -> None:
-        outside = (index < 0) | (index >= len(self.table))
+    def _of(self, index: Int[Tensor, " B"]) -> Float[Tensor, "B W"]:
+        """The table's rows of these examples."""
+        outside = (index < 0) | (index >= self.settings["num_examples"])
         if outside.any():
             raise ValueError(
-                f"rows {index[outside].tolist()[:5]} are not in the table of {len(self.table)} examples; give the "
-                "collator (row, record) pairs of the training data"
+                f"rows {index[outside].tolist()[:5]} are not in the table of {self.settings['num_examples']} examples; "
+                "give the collator (row, record) pairs of the training data"
             )
+        if self.rows is not None:
+            return self.rows.read(self.table, index)
+        return F.embedding(index, self.table, sparse=self.sparse)
+
+    def whole(self) -> InstanceTable | None:
+        """The table with all its rows, for the first process; None in the others. All processes call it."""
+        if self.rows is None:
+            return self
+        rows = self.rows.whole(self.table)
+        if rows is None:
+            return None
+        small: dict[str, Any] = self.settings | {"num_examples": 1}
+        made = type(self)(**small)
+        made.settings, made.table = dict(self.settings), nn.Parameter(rows)
+        return made
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        if self.rows is not None:
+            self.table.grad = self.rows.gradient(self.table)
 
     @torch.no_grad()
     def project(self) -> None:

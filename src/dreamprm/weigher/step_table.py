@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dreamprm.setting import setting
@@ -44,20 +44,23 @@ class StepTable(InstanceTable):
         high: float = StepTableSettings.high,
         sparse: bool = StepTableSettings.sparse,
         num_steps: int = StepTableSettings.num_steps,
+        split_above: int | None = None,
     ) -> None:
-        super().__init__(num_examples, start, low, high, sparse)
+        self.num_steps = num_steps
+        super().__init__(num_examples, start, low, high, sparse, split_above)
         self.settings["num_steps"] = num_steps
-        self.table = nn.Parameter(torch.full((num_examples, num_steps), float(start)))
+
+    def _width(self) -> int:
+        return self.num_steps
 
     def forward(self, features: Features) -> Float[Tensor, "B S"]:
-        index, mask = features.index, features.mask
-        self._check(index)
+        mask = features.mask
         width = self.table.shape[1]
         if mask.shape[1] > width and bool(mask[:, width:].any()):
             raise ValueError(
                 f"a chain of {int(mask.sum(1).max())} steps has no place in the table of {width} steps a chain: "
                 "raise weigher.num_steps"
             )
-        rows = F.embedding(index, self.table, sparse=self.sparse)[:, : mask.shape[1]]
+        rows = self._of(features.index)[:, : mask.shape[1]]
         rows = F.pad(rows, (0, mask.shape[1] - rows.shape[1]))
         return torch.where(mask, rows, torch.zeros_like(rows))

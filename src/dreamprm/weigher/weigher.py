@@ -13,6 +13,7 @@ from dreamprm.setting import Settings
 
 if TYPE_CHECKING:
     from dreamprm.weigher.features import Features
+    from dreamprm.weigher.split_rows import SplitRows
 
 __all__ = ["Weigher", "WeigherSettings", "project"]
 
@@ -35,12 +36,18 @@ class Weigher(nn.Module):
     per_step = False
     """Whether there is a weight for every step, (B, S), in place of one for every example."""
 
+    rows: SplitRows | None = None
+    """Which rows of its parameters this process holds; None: all of them."""
+
     def forward(self, features: Features) -> Float[Tensor, "B ..."]:
         raise NotImplementedError
 
     def opinions(self, features: Features) -> dict[str, Float[Tensor, "B S"]]:
         """What each part of a weigher that is made of several says of every step; nothing by default."""
         return {}
+
+    def collect(self) -> None:
+        """Called after each hypergradient: puts it into the parameters' `.grad` where autograd could not."""
 
     def project(self) -> None:
         """Called after each update of the weigher: puts parameters back into their bounds."""

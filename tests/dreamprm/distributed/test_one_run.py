@@ -30,6 +30,7 @@ _ODD = ("inner.batch_size=5", "outer.batch_size=5")
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "net": ("instance_net", (*_ODD, "cold.updates=4", "inner.updates=16", "outer.accumulate=2")),
     "table": ("instance_table", (*_ODD, "inner.updates=6", "inner.accumulate=2", "outer.loss=mse")),
+    "split": ("instance_table", (*_ODD, "cold.updates=2", "inner.updates=6", "outer.accumulate=2")),
     "calibrated": ("instance_net", ("outer.loss=calibrated", "outer.aggregate=min")),
     "steps": ("step_net", ("outer.loss=mse",)),
     "small_loss": ("small_loss", _ODD),
@@ -46,6 +47,11 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
             "optimizer@inner.optimizer=sgd",
         ),
     ),
+}
+# Words of the runs in two processes only. They stop after update 5, and one process goes on.
+OF_TWO = {
+    "table": ("stop_at=5",),
+    "split": ("stop_at=5", "distributed.shard=true", "weigher.split_above=1"),
 }
 # Sums over examples in another order round to 1e-7 of each other in float32, and 16 updates of both levels carry that
 # on: 3e-6 is the largest difference of a weight, 2e-7 of a score.
@@ -68,14 +74,17 @@ def _process(rank: int, files: Path, folder: Path, size: int, runs: Sequence[tup
 
 @pytest.fixture(scope="module")
 def folders(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Every run in one process and in two; there the table's stops after update 5, and one process goes on."""
+    """Every run in one process and in two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    runs = [(name, ("stop_at=5",) if name == "table" else ()) for name in RUNS]
+    runs = [(name, OF_TWO.get(name, ())) for name in RUNS]
     multiprocessing.spawn(_process, (tiny_files, two, 2, runs), nprocs=2)
     for name in RUNS:
         assert train(_settings(tiny_files, one, name)) is not None
-    composed = OmegaConf.create({"resume": str(two / "table"), "stop_at": None})
-    assert train(resumed_settings(composed, [f"++resume={two / 'table'}", "++stop_at=null"])) is not None
+    for name in OF_TWO:
+        if name == "split":
+            assert (two / name / "checkpoints" / "update-00000005" / "parts").is_dir()
+        composed = OmegaConf.create({"resume": str(two / name), "stop_at": None})
+        assert train(resumed_settings(composed, [f"++resume={two / name}", "++stop_at=null"])) is not None
     return one, two
 
 

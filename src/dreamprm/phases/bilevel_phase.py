@@ -74,6 +74,7 @@ class BilevelPhase:
             run.counters.outer_updates
         )  # a resumed run checks itself when one would that went on
         self.seen.clear()
+        run.weigher.forget()
         losses: list[Tensor] = []
         weights: list[Tensor] = []
         for micro in run.draw("inner", run.train, inner.batch_size, inner.accumulate):

@@ -34,6 +34,7 @@ __all__ = [
     "refuse_dense",
     "refuse_uneven",
     "shard",
+    "unsupported",
 ]
 
 
@@ -44,17 +45,21 @@ def is_sharded(settings: TrainConfig) -> bool:
 
 def check_sharding(settings: TrainConfig) -> None:
     """Raises ConfigError for what cannot be split, with the way out."""
-    if not is_sharded(settings):
-        return
+    if is_sharded(settings) and (found := unsupported(settings)):
+        raise ConfigError(found)
+
+
+def unsupported(settings: TrainConfig) -> str | None:
+    """What of these settings a split model cannot do, and the way out; None where it can do all."""
     model, optimizers = settings.model, {"cold": settings.cold.optimizer, "inner": settings.inner.optimizer}
     refused = {
+        f"weigher={settings.weigher.kind}": (
+            settings.weigher.kind == "trust",  # goes back to parameters of before
+            "use weigher=instance_net",
+        ),
         f"hypergradient.product={settings.hypergradient.product}": (
             settings.hypergradient.product != "ghost",
             "use hypergradient=ghost",
-        ),
-        f"weigher={settings.weigher.kind}": (
-            settings.weigher.kind == "trust",  # goes back to parameters of before
-            "use another weigher",
         ),
         f"model.quantize={model.quantize}": (model.quantize is not Quantize.none, "use model.quantize=none"),
         f"model.vision={model.vision}": (model.vision is Vision.cached, "use model.vision=frozen"),
@@ -71,7 +76,8 @@ def check_sharding(settings: TrainConfig) -> None:
         )
     for what, (is_set, instead) in refused.items():
         if is_set:
-            raise ConfigError(f"{what} needs whole parameters in every process: {instead}, or distributed.shard=false")
+            return f"{what} needs whole parameters in every process: {instead}, or distributed.shard=false"
+    return None
 
 
 def refuse_dense(settings: TrainConfig, *, has_dense: bool) -> None:

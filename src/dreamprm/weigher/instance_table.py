@@ -109,6 +109,10 @@ class InstanceTable(Weigher):
         made.settings, made.table = dict(self.settings), nn.Parameter(rows)
         return made
 
+    def forget(self) -> None:
+        if self.rows is not None:
+            self.rows.forget()
+
     @torch.no_grad()
     def collect(self) -> None:
         if self.rows is not None:

@@ -44,6 +44,10 @@ class SplitRows:
             self._read.append((every, values))
         return values[before : before + len(index)]
 
+    def forget(self) -> None:
+        """Drop what was read and got no gradient: an update without a hypergradient asks for none."""
+        self._read.clear()
+
     def gradient(self, table: Float[Tensor, "own W"]) -> Tensor:
         """The sparse gradient, (own, W), of the rows that were read since the last call."""
         rows = [torch.empty(0, dtype=torch.long, device=table.device)]

@@ -46,6 +46,9 @@ class Weigher(nn.Module):
         """What each part of a weigher that is made of several says of every step; nothing by default."""
         return {}
 
+    def forget(self) -> None:
+        """Called before each inner update: what was kept of earlier ones for a hypergradient is not needed."""
+
     def collect(self) -> None:
         """Called after each hypergradient: puts it into the parameters' `.grad` where autograd could not."""
 

@@ -1,22 +1,25 @@
 """A host's own run, and the same run with learned weights: what `host_overhead.py` times, and whose lines it counts.
 
 Each pair is two functions that differ in what the plug-in asks for and in nothing else. A run returns the processor
-seconds of its training, without what comes before.
+seconds of an update.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from bilevel import Lookahead
 
@@ -85,10 +88,30 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>")
 
 
+def _quiet(trainer: Any) -> Any:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 def _timed(train: Callable[[], Any]) -> float:
-    begin = time.process_time()
-    train()
-    return time.process_time() - begin
+    """The median update's processor seconds, from one step of the model's optimizer to the next.
+
+    The first updates are compared with autograd, ever more rarely, which the median leaves out.
+    """
+    stamps: list[float] = []
+
+    def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if sum(len(group["params"]) for group in optimizer.param_groups) > 1:  # the weigher's has one
+            stamps.append(time.process_time())
+
+    hook = register_optimizer_step_post_hook(stepped)
+    try:
+        train()
+    finally:
+        hook.remove()
+    return statistics.median(later - sooner for sooner, later in pairwise(stamps))
 
 
 def _trainer(sizes: Sizes) -> float:
@@ -100,7 +123,7 @@ def _trainer(sizes: Sizes) -> float:
         sizes.arguments(TrainingArguments),
         train_dataset=rows,
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _trainer_weighted(sizes: Sizes) -> float:
@@ -115,7 +138,7 @@ def _trainer_weighted(sizes: Sizes) -> float:
         train_dataset=rows,
         eval_dataset=trusted,
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _sft(sizes: Sizes) -> float:
@@ -128,7 +151,7 @@ def _sft(sizes: Sizes) -> float:
         train_dataset=rows,
         processing_class=_tokenizer(),
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _sft_weighted(sizes: Sizes) -> float:
@@ -147,7 +170,7 @@ def _sft_weighted(sizes: Sizes) -> float:
         eval_dataset=trusted,
         processing_class=_tokenizer(),
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _pairs(sizes: Sizes) -> tuple[Any, Any]:
@@ -166,7 +189,7 @@ def _dpo(sizes: Sizes) -> float:
         train_dataset=rows,
         processing_class=_tokenizer(),
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _dpo_weighted(sizes: Sizes) -> float:
@@ -186,7 +209,7 @@ def _dpo_weighted(sizes: Sizes) -> float:
         eval_dataset=trusted,
         processing_class=_tokenizer(),
     )
-    return _timed(trainer.train)
+    return _timed(_quiet(trainer).train)
 
 
 def _losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -280,22 +303,18 @@ def _lightning_weighted(sizes: Sizes) -> float:
             self.trusted = iter(_loader(trusted, sizes))
 
         def configure_optimizers(self) -> Any:
-            outer = torch.optim.Adam([self.raw], lr=0.05)
-            return [torch.optim.AdamW(self.network.parameters(), lr=1e-4), outer]
-
-        def on_train_start(self) -> None:
-            self.lookahead = Lookahead(self.network, self.trainer.optimizers[0], clip_norm=1.0)
+            inner = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
+            self.lookahead = Lookahead(self.network, inner, clip_norm=1.0)
+            return [inner, torch.optim.Adam([self.raw], lr=0.05)]
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            inner, outer = self.trainer.optimizers
             with self.lookahead.inner():
-                weights = 2 * torch.sigmoid(self.raw[batch["index"]])
-                self.lookahead.backward(_losses(self.network, batch), weights / sizes.rows)
+                weights = 2 * torch.sigmoid(self.raw[batch["index"]]) / sizes.rows
+                self.lookahead.backward(_losses(self.network, batch), weights)
             self.lookahead.step()
             self.lookahead.backward_outer(_losses(self.network, next(self.trusted)).mean())
-            outer.step()
-            outer.zero_grad()
-            inner.zero_grad()
+            self.optimizers()[1].step()  # pyright: ignore[reportIndexIssue]
+            self.zero_grad()
 
     rows, trusted = sizes.data()
     return _lightning_fit(Module(), _loader(rows, sizes))

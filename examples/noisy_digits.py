@@ -42,6 +42,7 @@ def problem(seed: int, num_train: int = 600, num_trusted: int = 100, epochs: flo
             "lr_scheduler_type": "constant",
         },
         weigher_rate=0.1,
+        epochs={"trusted alone": 120, "known right": 120},
     )  # fmt: skip
 
 

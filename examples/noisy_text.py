@@ -60,7 +60,7 @@ def correct(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return model(inputs["tokens"]).argmax(-1) == inputs["labels"]
 
 
-def problem(seed: int, num_train: int = 1200, num_trusted: int = 200, epochs: float = 30) -> Problem:
+def problem(seed: int, num_train: int = 1200, num_trusted: int = 200, epochs: float = 20) -> Problem:
     draw = torch.Generator().manual_seed(seed)
     by_library = [[text for text, owner in passages() if owner == number] for number in range(len(LIBRARIES))]
     most = min(map(len, by_library))
@@ -88,7 +88,10 @@ def problem(seed: int, num_train: int = 1200, num_trusted: int = 200, epochs: fl
             "lr_scheduler_type": "constant", "weight_decay": 0.0,
         },
         weigher_rate=0.1,
-        epochs={"plain": 10},
+        epochs={
+            "plain": 10, "plain and trusted": 15, "trusted alone": 45, "cleaned, plain": 30,
+            "cleaned and trusted": 30, "known right": 45,
+        },
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def network() -> nn.Module:
     return Qwen2ForCausalLM(config)
 
 
-def problem(seed: int, num_train: int = 600, num_trusted: int = 32, epochs: float = 30) -> Problem:
+def problem(seed: int, num_train: int = 600, num_trusted: int = 32, epochs: float = 20) -> Problem:
     draw = random.Random(seed)
     words = ["".join((a, b, c)) for a in LETTERS for b in LETTERS for c in LETTERS]
     draw.shuffle(words)
@@ -65,6 +65,10 @@ def problem(seed: int, num_train: int = 600, num_trusted: int = 32, epochs: floa
             "lr_scheduler_type": "constant", "weight_decay": 0.0,
         },
         weigher_rate=0.2,
+        epochs={
+            "plain": 10, "small loss": 10, "plain and trusted": 10, "trusted alone": 30, "cleaned, plain": 30,
+            "cleaned and trusted": 30,
+        },
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -32,21 +33,22 @@ RUN = {
     "disable_gradient_checkpointing": True, "train_type": "dynamic_weight", "components_cfg_file": "components.yaml",
     "warmup_step": 0,
 }  # fmt: skip
+WITH_OURS = ("-m", "dreamprm.integrations.dataflex_weighter")
 WEIGHTERS = {
     "bilevel": {"params": {"lr": 0.2, "meta_batch_size": 32}},
     "loss": {"params": {"strategy": "linupper", "delta": 1.0}},
 }
 
 
-def host(python: str, folder: Path, out: str, **changes: object) -> float:
-    """One run of DataFlex; seconds of its training. Raises RuntimeError with the host's last lines where it fails."""
+def host(python: str, folder: Path, out: str, module: Sequence[str] = WITH_OURS, **changes: object) -> str:
+    """One run of DataFlex, what it printed. Raises RuntimeError with the host's last lines where it fails."""
     (folder / f"{out}.yaml").write_text(json.dumps(RUN | {"output_dir": out} | changes))
     settings = {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [python, "-m", "dreamprm.integrations.dataflex_weighter", "train", f"{out}.yaml"]
+    command = [python, *module, "train", f"{out}.yaml"]
     done = subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError("\n".join((done.stdout + done.stderr).splitlines()[-15:]))
-    return json.loads((folder / out / "train_results.json").read_text())["train_runtime"]
+    return done.stdout
 
 
 def auc(path: Path, data: Poisoned) -> float:
@@ -88,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
             }
             for arm, changes in runs.items():
                 out = arm.split(" ")[0]
-                took = host(settings.python, folder, out, **changes)
+                host(settings.python, folder, out, **changes)
+                took = json.loads((folder / out / "train_results.json").read_text())["train_runtime"]
                 found.setdefault(f"{arm}: accuracy", []).append(accuracy(folder / out, data.test))
                 found.setdefault(f"{arm}: seconds", []).append(took)
             found.setdefault("bilevel: AUC of the weights", []).append(

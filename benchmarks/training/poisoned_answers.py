@@ -43,8 +43,6 @@ def _row(word: str, answer: str) -> dict[str, str]:
 def write(folder: Path, seed: int) -> Poisoned:
     """The data as LLaMA-Factory reads them, and a model folder with a tokenizer by characters."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     data = poisoned(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,19 +50,30 @@ def write(folder: Path, seed: int) -> Poisoned:
     for name, rows in files.items():
         (folder / f"{name}.json").write_text(json.dumps(rows))
     (folder / "dataset_info.json").write_text(json.dumps({name: {"file_name": f"{name}.json"} for name in files}))
+    torch.manual_seed(seed)
+    save_model(folder / "model")
+    return data
+
+
+def save_model(folder: Path, width: int = 64, layers: int = 2, max_tokens: int = 64) -> int:
+    """A model from scratch with a tokenizer by characters; its number of parameters."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokens = [*special.values(), "\n", *map(chr, range(32, 127))]
     by_letter = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
     by_letter.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     by_letter.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=by_letter, **special).save_pretrained(folder / "model")
-    torch.manual_seed(seed)
+    PreTrainedTokenizerFast(tokenizer_object=by_letter, **special).save_pretrained(folder)
     config = Qwen2Config(
-        vocab_size=len(tokens), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        vocab_size=len(tokens), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=max_tokens, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
-    return data
+    model = Qwen2ForCausalLM(config)
+    model.save_pretrained(folder)
+    return model.num_parameters()
 
 
 def accuracy(folder: Path, rows: list[dict[str, str]]) -> float:

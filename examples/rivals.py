@@ -145,7 +145,7 @@ def write(folder: Path, raw: Rows, weights: Sequence[float], chosen: Sequence[in
 
 
 def worked(name: str, make: Callable[[int], Problem], argv: list[str] | None = None) -> dict[str, float]:
-    """Run the seeds, print the table of means with Student's 95 % intervals, return the means."""
+    """Run the seeds and print their table; with --search, compare epochs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--search", type=float, nargs="+", metavar="EPOCHS", help="compare epochs on seeds 100 to 102")
@@ -153,14 +153,19 @@ def worked(name: str, make: Callable[[int], Problem], argv: list[str] | None = N
     folder = Path("runs") / name
     if settings.search:
         return search(make, settings.search, folder)
-    found = [run(make(seed), seed, folder) for seed in range(settings.seeds)]
+    means = table([run(make(seed), seed, folder) for seed in range(settings.seeds)])
+    print(f"weights.parquet and cleaned.jsonl of the last seed are in {folder}")
+    return means
+
+
+def table(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Print what the seeds found, means with Student's 95 % intervals; return the means."""
     means = {}
     for row in found[0]:
         values = [one[row] for one in found]
         means[row] = mean(values)
         half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
         print(f"{row:<22}{means[row]:.3f} ± {half:.3f}")
-    print(f"weights.parquet and cleaned.jsonl of the last seed are in {folder}")
     return means
 
 

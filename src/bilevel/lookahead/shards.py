@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .._shards import is_sharded, local
 from ..steps import refuse_whole
 from .processes import Processes
-from .typed import floats, named_modules, own_parameters
+from .typed import floats, named_modules, own_parameters, square_sum
 
 __all__ = ["Shards", "inside_wrapper"]
 
@@ -113,7 +113,7 @@ class Shards:
 
     def norm(self, values: Mapping[Tensor, Tensor]) -> float:
         """Euclidean norm over all entries of all shards."""
-        squares = floats([local(t).double().square().sum() for t in values.values()])
+        squares = floats([square_sum(local(t)) for t in values.values()])
         return self.sum(dict(zip(values, squares, strict=True))) ** 0.5
 
     def whole(self, parameters: Iterable[Tensor], cotangent: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:

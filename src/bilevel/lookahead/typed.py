@@ -27,6 +27,7 @@ __all__ = [
     "norm",
     "own_buffers",
     "own_parameters",
+    "square_sum",
     "tangent",
     "vecdot",
     "weight_norm",
@@ -40,6 +41,15 @@ _forward_ad: Any = forward_ad
 def norm(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Euclidean norm over all entries, summed in `dtype`."""
     return _torch.linalg.vector_norm(tensor, dtype=dtype)
+
+
+def square_sum(tensor: Tensor) -> Tensor:
+    """Σ of the squares of all entries, in float64; without a copy of the whole, and on a CPU out of its cache."""
+    if tensor.device.type != "cpu":
+        return norm(tensor, torch.float64).square()
+    flat: Any = tensor.detach().reshape(-1)
+    sums: list[Tensor] = [torch.dot(wide, wide) for piece in flat.split(2**18) for wide in (piece.double(),)]
+    return torch.stack(sums).sum()
 
 
 def floats(values: Sequence[Tensor]) -> list[float]:

@@ -21,4 +21,4 @@ def factor(update: Update) -> Tensor:
     if not is_zero(decay):  # g_eff = g + wd θ and θ = θ' + l g_eff / a, solved for g_eff
         g = (g + decay * update.theta) / (1.0 - decay * rate / a)
     second = (g * g / (root * a * a)).masked_fill_(root == 0, 0.0)
-    return without_spikes(update.sign * rate * (1.0 / a - second), update, root == 0)
+    return without_spikes(update.sign * rate * (1.0 / a - second), update, root)

@@ -29,7 +29,7 @@ def factor(update: Update) -> Tensor:
     if not update.frozen and not is_zero(update.l2):
         g = g + update.l2 * (update.theta + _moved(m, v, update.t, group))
     d = adam_factor(g, m, v, update.t, group, update.frozen, live)
-    d = without_spikes(d, update, v == 0)
+    d = without_spikes(d, update, v)
     return d.neg_() if group["maximize"] else d
 
 
@@ -49,11 +49,10 @@ def adam_factor(
     beta1, beta2 = group["betas"][0], group["betas"][1]
     c1, c2 = 1.0 - beta1**t, 1.0 - beta2**t
     scale = group["lr"] * c2**0.5 / c1
-    r = v.sqrt()
     if frozen:
-        return r.add_(group["eps"] * c2**0.5).reciprocal_().mul_((1.0 - beta1) * scale)
-    # Where r = 0, g = 0, so that m g / r is 0 by any r > 0: cheaper than a mask.
-    r.clamp_min_(torch.finfo(r.dtype).tiny ** 0.5)
+        return v.sqrt().add_(group["eps"] * c2**0.5).reciprocal_().mul_((1.0 - beta1) * scale)
+    # Where r = 0, g = 0, so that m g / r is 0 by any r > 0: cheaper than a mask, and than a CPU's square root of 0.
+    r = v.clamp_min(torch.finfo(v.dtype).tiny).sqrt_()
     second = (m * g).div_(r)
     if live is not None:
         second.masked_fill_(~live, 0.0)

@@ -30,4 +30,4 @@ def factor(update: Update) -> Tensor:
     slack = 4 * torch.finfo(update.state["exp_inf"].dtype).eps * size
     set_now = g.abs() + group["eps"] >= largest - slack
     d = update.sign * rate * (first - torch.where(set_now, m * g.sign() / (largest * largest), 0.0))
-    return without_spikes(d, update, largest <= 2 * group["eps"])
+    return without_spikes(d, update, largest, 2 * group["eps"])

@@ -32,4 +32,4 @@ def factor(update: Update) -> Tensor:
     if not is_zero(decay):  # g_eff = g + wd θ and θ = θ' + lr (A g_eff + B m) / a, solved for g_eff
         g = (g + decay * (update.theta + lr * by_moment * m / a)) / (1.0 - decay * lr * by_gradient / a)
     second = (by_gradient * g + by_moment * m) * (1.0 - beta2) * g / (c2 * s * a * a)
-    return without_spikes(update.sign * lr * (first - second.masked_fill_(s == 0, 0.0)), update, v == 0)
+    return without_spikes(update.sign * lr * (first - second.masked_fill_(s == 0, 0.0)), update, v)

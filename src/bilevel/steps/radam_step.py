@@ -36,4 +36,4 @@ def factor(update: Update) -> Tensor:
     if not is_zero(update.l2):
         g = g + update.l2 * (update.theta + update.sign * rate * m / a)
     second = m * (1.0 - beta2) * g / (root * a * a)
-    return without_spikes(rate * ((1.0 - beta1) / a - second.masked_fill_(root == 0, 0.0)), update, v == 0)
+    return without_spikes(rate * ((1.0 - beta1) / a - second.masked_fill_(root == 0, 0.0)), update, v)

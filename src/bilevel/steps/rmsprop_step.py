@@ -28,4 +28,4 @@ def factor(update: Update) -> Tensor:
             g = (g + decay * update.theta) / (1.0 - decay * group["lr"] / a)
     second = (1.0 - group["alpha"]) * g * (g - mean) / (root * a * a)
     second.masked_fill_(root == 0, 0.0)
-    return without_spikes(update.sign * group["lr"] * (1.0 / a - second), update, v == 0)
+    return without_spikes(update.sign * group["lr"] * (1.0 / a - second), update, v)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 __all__ = ["Rule", "Update", "diagonal"]
+
+_PIECE = 2**18  # of 2^15 to 2^20 the fastest, by a tenth at 2 million entries and by 40 % at 17 million
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,40 @@ Rule: TypeAlias = Callable[[Update, Tensor], Tensor]
 
 def diagonal(factor: Callable[[Update], Tensor | float]) -> Rule:
     """The rule of an optimizer whose update acts on each coordinate alone: u = D v, D = factor(update)."""
-    return lambda update, vector: vector.mul_(factor(update))
+
+    def rule(update: Update, vector: Tensor) -> Tensor:
+        for part, own in _pieces(update, vector):
+            own.mul_(factor(part))
+        return vector
+
+    return rule
 
 
-def without_spikes(d: Tensor, update: Update, unseen: Tensor) -> Tensor:
-    """D, in place 0 for 16-bit gradients where `unseen`: no gradient has ever reached the coordinate.
+def _pieces(update: Update, vector: Tensor) -> Iterator[tuple[Update, Tensor]]:
+    """Parts of a large parameter that stay in a CPU's cache while D is computed, instead of passing memory ten times.
+
+    All of it at once where it is small, on a GPU, or where its tensors cannot be cut alike (8-bit states).
+    """
+    own = {name: value for name, value in update.state.items() if isinstance(value, Tensor) and value.numel() > 1}
+    cut = [update.parameter, update.gradient, vector, *own.values()]
+    alike = all(value.shape == vector.shape and value.is_contiguous() for value in cut)
+    if vector.device.type != "cpu" or vector.numel() <= _PIECE or not alike:
+        yield update, vector
+        return
+    flat: list[Any] = [value.view(-1) for value in cut]
+    for parts in zip(*(value.split(_PIECE) for value in flat), strict=True):
+        state = {**update.state, **dict(zip(own, parts[3:], strict=True))}
+        yield replace(update, parameter=parts[0], gradient=parts[1], state=state), parts[2]
+
+
+def without_spikes(d: Tensor, update: Update, size: Tensor, most: float | Tensor = 0.0) -> Tensor:
+    """D, in place 0 for 16-bit gradients where size <= most: no gradient has ever reached the coordinate.
 
     In 16 bits the gradients of two examples often cancel to exactly 0. There the formulas give lr / ε: a spike as wide
     as ε, ten thousand times its neighbours. One such coordinate outweighed all others together.
     """
     if update.gradient.dtype in (torch.bfloat16, torch.float16):
-        d.masked_fill_(unseen, 0.0)
+        d.masked_fill_(size <= most, 0.0)
     return d
 
 

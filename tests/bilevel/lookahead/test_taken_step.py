@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 import bilevel
 from bilevel import Lookahead
+from bilevel.lookahead.typed import square_sum
 
 EXACT = 1e-9
 ALL = ("ghost", "jvp", "unroll")
@@ -316,3 +317,12 @@ def test_a_parameter_of_more_entries_than_floats_can_count() -> None:
     lookahead.step()
     lookahead.backward_outer(model(torch.tensor([rows - 1, rows - 1, 0, 1])).sum())
     torch.testing.assert_close(weights.grad, torch.tensor([-0.5, -1.0, 0.0]))
+
+
+def test_norms_of_large_tensors_are_summed_in_float64() -> None:
+    """A plain sum in 32 bits is off by a thousandth here."""
+    entries = torch.rand(2**22 + 7) + 1.0
+    expected = entries.double().square().sum()
+    assert abs(float(square_sum(entries) / expected) - 1.0) < 1e-12
+    assert float(square_sum(torch.zeros(0))) == 0.0
+    assert float(square_sum(torch.tensor(1e30))) == pytest.approx(1e60, rel=1e-6), "no overflow"

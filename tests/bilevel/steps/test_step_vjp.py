@@ -314,3 +314,23 @@ def test_a_rule_of_ones_own() -> None:
         bilevel.step_vjp(optimizer, [torch.ones(2)])
     register_step(Halved, diagonal(lambda update: update.group["lr"] / 2))
     assert bilevel.step_vjp(optimizer, [torch.ones(2)])[0].tolist() == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.NAdam, torch.optim.RMSprop])
+def test_a_large_parameter_is_its_parts(kind: type[torch.optim.Optimizer]) -> None:
+    """On a CPU D is computed piece by piece: every entry as if its piece were a parameter of its own."""
+    size = 2**18
+    whole = torch.nn.Parameter(torch.randn(2, size + 3))
+    parts = [torch.nn.Parameter(part.clone()) for part in whole.detach().view(-1).split(size)]
+    gradient, vector = torch.randn_like(whole), torch.randn_like(whole)
+    gradient[0, :1000] = 0.0  # entries that no gradient has reached
+    found = []
+    for parameters in ([whole], parts):
+        optimizer = kind(parameters, lr=1e-3)
+        for update in range(2):
+            for p, g in zip(parameters, gradient.view(-1).split(whole.numel() if len(parameters) == 1 else size)):
+                p.grad = g.view_as(p) * (1.0 + update)
+            optimizer.step()
+        pieces = vector.view(-1).split(whole.numel() if len(parameters) == 1 else size)
+        found.append(bilevel.step_vjp(optimizer, [v.view_as(p) for v, p in zip(pieces, parameters)]))
+    assert torch.equal(found[0][0].view(-1), torch.cat(found[1]))

@@ -117,6 +117,47 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_it_is_used_by_the_keyboard(tmp_path: Path) -> None:
+    """The page in a frame, whose list is given the focus and the keys that a reader presses."""
+    page = write_explorer(tmp_path / "explorer", "a run", *_rows(2500))
+    assert page is not None
+    keys = ["ArrowDown", "ArrowDown", "ArrowUp", "PageDown", "End", "ArrowDown", "Home", "ArrowDown"]
+    frame = page.parent / "frame.html"
+    frame.write_text(
+        f"""<iframe src="{page.name}#by=weight" width="1300" height="900"></iframe><script>
+        const frame = document.querySelector("iframe"), shown = [];
+        frame.onload = async () => {{
+          const there = frame.contentDocument, list = there.getElementById("list");
+          list.focus();
+          for (const key of {keys}) {{
+            const pressed = new frame.contentWindow.KeyboardEvent("keydown", {{ key, bubbles: true }});
+            list.dispatchEvent(pressed);
+            await new Promise((later) => setTimeout(later, 300));
+            const open = there.querySelector("#one article strong");
+            shown.push(open ? open.textContent : "none");
+          }}
+          const controls = [...there.querySelectorAll("input, select, button, [tabindex]")];
+          const reached = controls.every((control) => control.tabIndex >= 0);
+          document.title = "KEYS " + shown.join(" ") + " " + (there.activeElement === list) + " " + reached;
+        }};</script>""",
+        encoding="utf-8",
+    )
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=20000", "--dump-dom", frame.as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = shown.split("KEYS ")[1].split("<")[0].split()
+    assert found[-2:] == ["true", "true"]
+    first, second, again, paged, last, end, top, below = map(float, found[:-2])
+    assert first < second  # by weight, from the least up
+    assert again == first == top
+    assert second < paged < last
+    assert last == end == pytest.approx(2499 / 2500, abs=1e-4)
+    assert below == second
+
+
+@needs_chromium
 def test_what_is_no_number_is_left_blank(tmp_path: Path) -> None:
     records, rows = _rows(3)
     rows[1] |= {"loss": float("nan"), "step_scores": []}

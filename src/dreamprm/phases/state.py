@@ -191,16 +191,12 @@ class Run:
     def draw(
         self, name: str, records: Sequence[Record], size: int, number: int = 1, *, among: Sequence[int] | None = None
     ) -> list[list[int]]:
-        """The rows of the next `number` micro-batches of a sampler; its next ones are encoded in the meantime.
-
-        records: what the sampler draws from.  among: the rows of them that it numbers, if not all.
-        """
+        """Rows of a sampler's next micro-batches, of `records` or `among` them; those after are encoded meanwhile."""
         sampler, total = self.samplers[name], size * number
         places = [*sampler.draw(total), *sampler.peek(total if self.settings.prefetch else 0)]
         micros = list(pieces(places if among is None else [among[place] for place in places], size))
-        if self.settings.prefetch:
-            for rows in micros:
-                self.ahead.expect(self._collator_of(records), records, own_part(rows))
+        for rows in micros if self.settings.prefetch else ():
+            self.ahead.expect(self._collator_of(records), records, own_part(rows))
         return micros[:number]
 
     def batch(self, records: Sequence[Record], rows: Sequence[int]) -> Batch:

@@ -2,6 +2,7 @@
 
 `TrainConfig()` is the default experiment, `+experiment=instance_net`. Settings of a room stand in that room (weighers,
 optimizers, schedules, sources, trackers); a group that comes in several kinds is chosen by its `kind`.
+One file because it is the list of all there is to set, which readers search.
 """
 
 from __future__ import annotations

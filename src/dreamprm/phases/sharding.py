@@ -30,6 +30,7 @@ __all__ = [
     "is_sharded",
     "laid_out",
     "laid_out_state",
+    "of_rows",
     "read_block",
     "refuse_dense",
     "refuse_uneven",
@@ -197,3 +198,14 @@ def laid_out_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> d
             for index, entry in state["state"].items()
         }
     }
+
+
+def of_rows(
+    change: Callable[[Tensor], Tensor], weigher: dict[str, Any], optimizers: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table's state and its optimizer's, with what has the table's rows changed."""
+    if "outer" in optimizers:
+        outer = optimizers["outer"]
+        entries = {key: {name: change(value) for name, value in entry.items()} for key, entry in outer["state"].items()}
+        optimizers = optimizers | {"outer": outer | {"state": entries}}
+    return weigher | {"table": change(weigher["table"])}, optimizers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from dreamprm.distributed import everyone, local_part, own_part, random_state, r
 from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.phases.phase import pieces
-from dreamprm.phases.sharding import Skeleton, empty_like, laid_out, laid_out_state, refuse_uneven
+from dreamprm.phases.sharding import Skeleton, empty_like, laid_out, laid_out_state, of_rows, refuse_uneven
 from dreamprm.phases.trust_plan import trust_samples, trust_updates
 from dreamprm.prm.collate import Batch, Collator
 from dreamprm.profiling import Profile
@@ -224,7 +224,7 @@ class Run:
         weigher = dict(self.weigher.state_dict())
         optimizers = {name: one.state_dict() for name, one in self._optimizers().items()}
         if self.weigher.rows is not None:
-            weigher, optimizers = _of_rows(self.weigher.rows.spread, weigher, optimizers)
+            weigher, optimizers = of_rows(self.weigher.rows.spread, weigher, optimizers)
         return {
             "update": self.update,
             "phase": "" if self.phase is None else self.phase.name.value,
@@ -254,7 +254,7 @@ class Run:
                 buffers[name].copy_(value)
         weigher, optimizers = state["weigher"], state["optimizers"]
         if self.weigher.rows is not None:
-            weigher, optimizers = _of_rows(self.weigher.rows.own, weigher, optimizers)
+            weigher, optimizers = of_rows(self.weigher.rows.own, weigher, optimizers)
         self.weigher.load_state_dict(weigher)
         if self.phase is not None and state["phase"] == self.phase.name:
             for name, optimizer in self._optimizers().items():
@@ -281,17 +281,6 @@ class Run:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {} if self.phase is None else self.phase.optimizers
-
-
-def _of_rows(
-    change: Callable[[Tensor], Tensor], weigher: dict[str, Any], optimizers: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A table's state and its optimizer's, with what has the table's rows changed."""
-    if "outer" in optimizers:
-        outer = optimizers["outer"]
-        entries = {key: {name: change(value) for name, value in entry.items()} for key, entry in outer["state"].items()}
-        optimizers = optimizers | {"outer": outer | {"state": entries}}
-    return weigher | {"table": change(weigher["table"])}, optimizers
 
 
 def _persists(module: nn.Module, name: str) -> bool:

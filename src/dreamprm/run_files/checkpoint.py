@@ -15,19 +15,18 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamprm.distributed import everyone, from_first, is_first, is_split, local_part, num_processes, rank
+from dreamprm.distributed import everyone, is_first, is_split, local_part
 from dreamprm.errors import UserError
 from dreamprm.files import hash_file, replacing
 from dreamprm.progress import say
+from dreamprm.run_files.parts import Empty, read_parts, whole, write_parts
 
 __all__ = [
     "Checkpoint",
@@ -46,14 +45,6 @@ __all__ = [
 _FORMAT = 2
 _NAME = re.compile(r"update-\d{8,}")
 _MARK = "__"
-
-
-Empty = Callable[..., Tensor]
-"""(place in the tree, shape, dtype=…) -> a tensor to be filled."""
-
-
-def _whole(place: str, shape: torch.Size, *, dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype)
 
 
 class Checkpoint(NamedTuple):
@@ -94,7 +85,7 @@ def save_checkpoint(
     with replacing(target) if is_first() else contextlib.nullcontext(Path()) as part:
         if is_first():
             part.mkdir()
-        hashes = _write_split(part, split) if split else {}
+        hashes = write_parts(part, split) if split else {}
         if not is_first():
             return target
         save_file(tensors, part / "state.safetensors")
@@ -109,31 +100,13 @@ def save_checkpoint(
     return target
 
 
-def _write_split(part: Path, split: dict[str, Tensor]) -> dict[str, str]:
-    """The split tensors into a folder `parts`; the hash of each of its files."""
-    from dreamprm.run_files.parts import write_parts
-
-    parts = from_first(part) / "parts"
-    if is_first():
-        parts.mkdir()
-    from_first(None)
-    write_parts(parts, split)
-    return _hashes(parts, sorted(path.name for path in parts.iterdir()))
-
-
-def _hashes(folder: Path, names: list[str]) -> dict[str, str]:
-    """The hash of each file; every process reads every N-th."""
-    own = {name: hash_file(folder / name) for name in names[rank() :: num_processes()]}
-    return {name: found for one in everyone(own) for name, found in one.items()}
-
-
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the most updates, or None. Other files and folders beside checkpoints are passed over."""
     found = all_checkpoints(folder)
     return found[-1] if found else None
 
 
-def load_latest(folder: Path, empty: Empty = _whole) -> Checkpoint | None:
+def load_latest(folder: Path, empty: Empty = whole) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None where there is none; says which newer ones are damaged.
 
     empty: makes what a split tensor is read into, whole or this process's rows of it.
@@ -162,7 +135,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     return checkpoint.update, checkpoint.tree
 
 
-def read_checkpoint(path: Path, empty: Empty = _whole) -> Checkpoint:
+def read_checkpoint(path: Path, empty: Empty = whole) -> Checkpoint:
     """One checkpoint, its hashes compared. Raises UserError when it is damaged or of another format."""
     try:
         head = json.loads((path / "state.json").read_text())
@@ -180,7 +153,7 @@ def read_checkpoint(path: Path, empty: Empty = _whole) -> Checkpoint:
             raise ValueError("state.safetensors is not what was written: its hash differs")
         tensors = load_file(path / "state.safetensors")
         if "parts" in content:
-            tensors |= _read_split(path / "parts", content, empty)
+            tensors |= read_parts(path / "parts", content["parts"], _split_nodes(content["tree"]), empty)
         tree = unflatten(tensors, content["tree"])
         return Checkpoint(path, int(content["update"]), tree, content["about"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
@@ -190,31 +163,13 @@ def read_checkpoint(path: Path, empty: Empty = _whole) -> Checkpoint:
         ) from error
 
 
-def _read_split(folder: Path, content: dict[str, Any], empty: Empty) -> dict[str, Tensor]:
-    from dreamprm.run_files.parts import read_parts
-
-    expected = content["parts"]
-    missing = [name for name in expected if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"parts/{missing[0]} is missing")
-    found = _hashes(folder, sorted(expected))
-    for name, hashed in expected.items():
-        if found[name] != hashed:
-            raise ValueError(f"parts/{name} is not what was written: its hash differs")
-    tensors: dict[str, Tensor] = {}
-
-    def visit(node: Any) -> None:
-        if isinstance(node, list):
-            for item in node:
-                visit(item)
-        elif isinstance(node, dict) and node[_MARK] == "split":
-            tensors[node["at"]] = empty(node["at"], torch.Size(node["shape"]), dtype=getattr(torch, node["dtype"]))
-        elif isinstance(node, dict) and "items" in node:
-            visit(node["items"])
-
-    visit(content["tree"])
-    read_parts(folder, tensors)
-    return tensors
+def _split_nodes(node: Any) -> dict[str, dict[str, Any]]:
+    """What the skeleton says of each split tensor, by its place."""
+    if isinstance(node, list):
+        return {place: found for item in node for place, found in _split_nodes(item).items()}
+    if not isinstance(node, dict):
+        return {}
+    return {node["at"]: node} if node[_MARK] == "split" else _split_nodes(node.get("items"))
 
 
 def flatten(tree: Any, split: dict[str, Tensor] | None = None) -> tuple[dict[str, Tensor], Any]:

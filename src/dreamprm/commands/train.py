@@ -61,7 +61,7 @@ def _go_on(config: DictConfig) -> None:
             "--max-restarts is used"
         )
     if (Path(folder) / "config.yaml").is_file():
-        config["resume"] = folder
+        OmegaConf.update(config, "resume", folder, force_add=True)
 
 
 main = command("train", TrainConfig, train, _settings)

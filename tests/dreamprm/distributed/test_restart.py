@@ -16,6 +16,7 @@ def test_words_that_torchrun_starts_again_resume_their_run(tmp_path: Path, monke
     words = ["weigher=instance_table", "optimizer@outer.optimizer=row_adam", f"run_dir={tmp_path}"]
     save_settings(resolve_train(compose_config("train", words)), tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train.main.resolve is not None
     settings = train.main.resolve(compose_config("train", words), words)
     assert (settings.resume, settings.run_dir, settings.weigher.kind) == (
         str(tmp_path),

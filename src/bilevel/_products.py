@@ -22,6 +22,7 @@ from ._types import Tensors
 T = TypeVar("T")
 Scalar = Callable[[Tensors, Tensors], Tensor]
 PRODUCTS = ("jvp", "vjp")
+_CUT = ": its hypergradient would be 0 (was something detached, or an argmax or a rounding taken?)"
 
 
 def check_product(owner: str, value: object) -> None:
@@ -34,12 +35,17 @@ def gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
     return grad(loss, 0)(params, hyper)
 
 
-def used_gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
-    """∂L/∂θ, without the parameters that L does not use: there torch's `.grad` is None, which is not a zero."""
+def used_gradient(loss: Scalar, params: Tensors, hyper: Tensors, *, may_use_none: bool = False) -> Tensors:
+    """∂L/∂θ, without the parameters that L does not use: there torch's `.grad` is None, which is not a zero.
+
+    Raises ValueError for a loss that uses none of them, which has no minimiser to speak of; not with `may_use_none`.
+    """
 
     def of_used(params: Tensors) -> tuple[Tensor, Tensors]:
         value = loss(params, hyper)
         found: tuple[Tensor | None, ...] = (None,) * len(params)
+        if not value.requires_grad and not may_use_none:
+            raise ValueError(f"the inner loss depends on none of params{_CUT}")
         if value.requires_grad:
             found = torch.autograd.grad(value, list(params.values()), create_graph=True, allow_unused=True)
         # The gradients leave as the auxiliary output; the 0 in place of the loss costs no second pass.
@@ -49,10 +55,12 @@ def used_gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
 
 
 def gradients(loss: Scalar, params: Tensors, hyper: Tensors) -> tuple[Tensor, Tensors, Tensors]:
-    """L, ∂L/∂θ and ∂L/∂φ by one pass."""
+    """L, ∂L/∂θ and ∂L/∂φ by one pass. Raises ValueError for an outer loss that depends on neither."""
 
     def with_value(params: Tensors, hyper: Tensors) -> tuple[Tensor, Tensor]:
         value = loss(params, hyper)
+        if not value.requires_grad:
+            raise ValueError(f"the outer loss depends on neither params nor hyper{_CUT}")
         return value, value
 
     (by_params, by_hyper), value = grad(with_value, (0, 1), has_aux=True)(params, hyper)

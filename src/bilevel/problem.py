@@ -70,6 +70,8 @@ def scalar(which: str, function: Loss, params: Tensors, hyper: Tensors, batch: A
         ) from error
     if not isinstance(loss, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"the {which} loss is a {type(loss).__name__}; it must return a scalar tensor")
+    if not loss.is_floating_point():
+        raise ValueError(f"the {which} loss is of {loss.dtype}; it must be a real floating-point number")
     if loss.ndim != 0:
         raise ValueError(
             f"the {which} loss has shape {tuple(loss.shape)}; it must return a scalar: reduce it with .mean() or .sum()"

@@ -264,6 +264,37 @@ def test_several_batches_for_one_step_are_refused(net: Any) -> None:
             )
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        bilevel.OneStep(bilevel.SGD(lr=0.1)),
+        bilevel.Unrolled(bilevel.Adam(lr=0.1)),
+        bilevel.ForwardMode(bilevel.SGD(lr=0.1)),
+        bilevel.Implicit(bilevel.CG()),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_loss_that_is_cut_off_is_refused(net: Any, method: bilevel.Method) -> None:
+    """Its hypergradient would be zeros, which look like an answer."""
+    arguments = (net.params, net.hyper, net.inner_batches[:1], net.outer_batch)
+
+    def cut(params: Any, hyper: Any, batch: Any) -> torch.Tensor:
+        values = net.problem.outer({name: value.detach() for name, value in params.items()}, hyper, batch)
+        return values.detach()
+
+    def whole_number(params: Any, hyper: Any, batch: Any) -> torch.Tensor:
+        return net.problem.outer(params, hyper, batch).round().long()
+
+    with pytest.raises(ValueError, match=r"the outer loss depends on neither.*would be 0"):
+        bilevel.hypergradient(bilevel.Bilevel(net.problem.inner, cut), *arguments, method=method)
+    with pytest.raises(ValueError, match=r"the outer loss is of torch.int64"):
+        bilevel.hypergradient(bilevel.Bilevel(net.problem.inner, whole_number), *arguments, method=method)
+    if isinstance(method, bilevel.Implicit):
+        return  # it takes no step; its system is singular, and the solver says so
+    with pytest.raises(ValueError, match=r"the inner loss depends on none of params.*would be 0"):
+        bilevel.hypergradient(bilevel.Bilevel(cut, net.problem.outer), *arguments, method=method)
+
+
 def test_a_loss_that_is_no_scalar_is_refused(net: Any) -> None:
     problem = bilevel.Bilevel(lambda p, h, b: h["weights"], net.problem.outer)
     with pytest.raises(ValueError, match=r"inner loss has shape \(12,\)"):

@@ -96,7 +96,11 @@ class ValueFunctionPenalty:
         assert z_state is not None
         for loss in losses:
             z, z_state = self.optimizer.update(z, used_gradient(loss, z, hyper), z_state, hyper)
-            both = _sum(used_gradient(loss, params, hyper), used_gradient(outer, params, hyper), 1 / self.multiplier)
+            both = _sum(
+                used_gradient(loss, params, hyper),
+                used_gradient(outer, params, hyper, may_use_none=True),
+                1 / self.multiplier,
+            )
             params, own = self.optimizer.update(params, both, own, hyper)
         value, _, total = gradients(outer, params, hyper)
         total = tree.add(total, _difference(losses, params, z, hyper), self.multiplier)

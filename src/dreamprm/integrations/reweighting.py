@@ -196,10 +196,11 @@ def tokenized(train_dataset: Any) -> list[tuple[int, ...]]:
     """The tokens of every row, without padding. Raises UserError where there are none, or no end of rows."""
     if not hasattr(train_dataset, "__len__"):
         raise UserError("train_dataset is a stream, which has no table of its examples: give a weigher of yours")
+    columns = train_dataset if isinstance(train_dataset, Mapping) else getattr(train_dataset, "column_names", None)
     try:
-        if hasattr(train_dataset, "column_names"):
+        if columns is not None:
             tokens = train_dataset["input_ids"]
-            padded = "attention_mask" in train_dataset.column_names
+            padded = "attention_mask" in columns
             masks = train_dataset["attention_mask"] if padded else [None] * len(tokens)
         else:
             tokens = [row["input_ids"] for row in train_dataset]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from bilevel import Lookahead
+from dreamprm.errors import UserError
 from dreamprm.integrations.reweighting import WEIGHER_FILE, ExampleLosses, Reweighting, meta_rows, tokenized
 from dreamprm.integrations.token_table import TokenTable, token_losses
 
@@ -32,7 +33,7 @@ class ReweightingMixin(_Host):
 
     Args:
         example_losses: (model, inputs) -> (B,), one loss per example, not averaged over the batch; None for
-            `default_losses`.
+            `default_losses`, of causal language models alone.
         weigher: inputs -> (B,), one weight per example, differentiable in the weigher's own parameters; None for
             `default_weigher`.
         meta_dataset: the trusted examples, with a length, collated as the training data are; None for the host's
@@ -82,7 +83,19 @@ class ReweightingMixin(_Host):
         self.add_callback(_Begin(self.reweighting))
 
     def default_losses(self) -> ExampleLosses:
-        """The loss of the tokens that have a label, each example's mean."""
+        """The loss of the next tokens that have a label, each example's mean. Raises UserError for other losses."""
+        host: Any = self
+        model = host.model.get_base_model() if hasattr(host.model, "get_base_model") else host.model
+        name, config = type(model).__name__, getattr(model, "config", None)
+        if not getattr(model, "can_generate", bool)() or getattr(config, "is_encoder_decoder", False):
+            raise UserError(
+                f"{type(self).__name__}: without example_losses each example has the loss of its next tokens, which is "
+                f"that of a causal language model, and {name} is none; give example_losses=(model, inputs) -> (B,)"
+            )
+        if (kind := getattr(host.args, "loss_type", None)) not in (None, "nll"):
+            raise UserError(
+                f"{type(self).__name__}: loss_type={kind!r} is not used; set loss_type='nll', or give example_losses"
+            )
         return token_losses
 
     def default_weigher(self) -> nn.Module:

@@ -1,5 +1,7 @@
 """A process reward model: a transformers model, its processor, and a head that reads it at the judged tokens.
 
+One file because users and subclasses read the class as a whole; its parts (heads, caches, storage) have their own.
+
 Shapes: B chains, T tokens, S steps, H hidden width.
 """
 

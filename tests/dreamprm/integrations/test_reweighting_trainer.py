@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, get_linear_schedule_with_warmup
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
 
 from bilevel import Lookahead
 from dreamprm.errors import UserError
@@ -156,6 +163,18 @@ def test_what_is_not_covered_is_refused(tmp_path: Path, changes: dict[str, Any],
 def test_an_averaged_loss_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one number per example"):
         trainer(tmp_path, example_losses=lambda model, inputs: losses(model, inputs).mean()).train()
+
+
+def test_the_default_loss_is_of_causal_models_alone(tmp_path: Path) -> None:
+    """A token classifier's labels stand at their own tokens: shifted, its weights would learn nothing, in silence."""
+    args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none")
+    sets = {"train_dataset": data()[:NUM_TRAIN], "eval_dataset": data()[NUM_TRAIN:]}
+    for kind in (GPT2ForTokenClassification, GPT2ForSequenceClassification):
+        with pytest.raises(UserError, match=rf"{kind.__name__} is none; give example_losses"):
+            ReweightingTrainer(kind(tiny().config), args, **sets)
+    args.loss_type = "dft"  # TRL's
+    with pytest.raises(UserError, match="loss_type='dft' is not used"):
+        ReweightingTrainer(tiny(), args, **sets)
 
 
 def test_an_optimizer_without_a_rule_is_refused(tmp_path: Path) -> None:

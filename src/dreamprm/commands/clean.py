@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ def clean(settings: CleanStage) -> Path:
     else:
         check_host(settings.to, out, cut)
         _clean_chains(settings, settings.to, folder, data, out, cut)
+    if verdict := _verdict(folder):
+        say(f"the run's verdict: {verdict}")
     return out
 
 
@@ -90,6 +93,14 @@ def _clean_chains(settings: CleanStage, host: str, folder: Path, data: Path, out
         host, out, ((record, None if cut else weight) for number, (record, weight) in chains if number in kept)
     )
     say(f"{written} of {len(weights)} chains that the run trained on in {out}")
+
+
+def _verdict(folder: Path) -> str:
+    """What the run said of itself, whose weights decide here; empty where it has not ended."""
+    try:
+        return str(json.loads((folder / "results.json").read_text(encoding="utf-8"))["verdict"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _trained_on(folder: Path) -> str:

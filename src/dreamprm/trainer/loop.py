@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 from bilevel.spans import span
@@ -25,6 +27,7 @@ from dreamprm.trainer.resume import checkpoint_run
 __all__ = ["WEIGH", "enter_phase", "run_progress", "train_phases"]
 
 WEIGH = "weigh"
+_OF_A_PASS = 0.02  # one feed-forward block at the judged tokens
 _STAGES = {PhaseName.COLD: "cold start", PhaseName.TRUST: "trust", PhaseName.BILEVEL: "bilevel"}
 
 
@@ -55,7 +58,25 @@ def run_progress(run: Run) -> RunProgress:
         Stage(WEIGH, len(run.train)),
         judging_stage(run, AFTER),
     ]
+    if run.prm.kept is not None:
+        stages = _by_first_visits(run, stages, judged)
     return RunProgress([stage for stage in stages if stage.total])
+
+
+def _by_first_visits(run: Run, stages: Sequence[Stage], judged: int) -> list[Stage]:
+    """Where all but a last block is frozen, a chain costs a pass when it is met first, and little ever after."""
+    cold = min(run.num_cold * judged, len(run.cold))
+    fresh = dict.fromkeys((stage.name for stage in stages), 0)
+    fresh[_STAGES[PhaseName.COLD]] = cold
+    first = PhaseName.TRUST if run.num_trust else PhaseName.BILEVEL
+    fresh[_STAGES[first]] = len(run.train) - (cold if run.cold is run.train else 0)
+    fresh[_STAGES[first]] += len(run.meta) if run.num_trust else 0
+    judging = judging_stage(run, BEFORE)
+    fresh[judging.name] = judging.total - (len(run.meta) if run.num_trust else 0)
+    return [
+        replace(stage, passes=fresh[stage.name] / stage.total + _OF_A_PASS * stage.passes) if stage.total else stage
+        for stage in stages
+    ]
 
 
 def train_phases(

@@ -64,9 +64,12 @@ def test_a_cut_is_read_as_the_file_was_without_the_rows_of_low_weight(tmp_path, 
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
-def test_every_row_gets_its_weight(tmp_path, ending):
+def test_every_row_gets_its_weight(tmp_path, ending, capsys):
     data = write(tmp_path / f"train.{ending}")
-    out = clean(CleanStage(run_dir=run_of(data, tmp_path / "run", keep=5), out=str(tmp_path / f"weighted.{ending}")))
+    run = run_of(data, tmp_path / "run", keep=5)
+    (tmp_path / "run" / "results.json").write_text('{"verdict": "weights are not to be trusted"}')
+    out = clean(CleanStage(run_dir=run, out=str(tmp_path / f"weighted.{ending}")))
+    assert "the run's verdict: weights are not to be trusted" in capsys.readouterr().out
     if ending == "parquet":
         rows = pq.read_table(out).to_pylist()
     else:

@@ -109,6 +109,11 @@ def test_a_prm_that_was_trained_on_the_meta_set_is_judged_by_the_test_set() -> N
     )
     given = dataclasses.replace(_evidence(), trained_on_meta=True)
     assert verdict(given).startswith("there is no test set, and nothing else says what the PRM is worth")
+    blind = change_of(records, _scores(records, 0.0, 5), _scores(records, 1.5, 6))
+    assert "as chance may, and there is no test set: weights are not to be trusted" in verdict(
+        dataclasses.replace(given, meta=blind)
+    )
+    assert verdict(dataclasses.replace(given, meta=blind, test=better)).startswith(BETTER)
     good = verdict(dataclasses.replace(given, test=better))
     assert good.startswith(f"{BETTER}: on the test set AUC")
     assert "gave a signal" not in good

@@ -18,8 +18,7 @@ from dreamprm.errors import UserError
 from dreamprm.metrics import PhaseName
 from dreamprm.phases.state import Run
 from dreamprm.phases.trust_plan import meta_halves
-from dreamprm.plan.planner import plan_run
-from dreamprm.trainer.loop import enter_phase
+from dreamprm.trainer.loop import enter_phase, run_progress
 from dreamprm.trainer.run import prepare, train
 from dreamprm.weigher import from_batch
 from dreamprm.weigher.trust import Trust
@@ -142,8 +141,6 @@ def test_what_is_refused(tiny_settings: Settings) -> None:
     few = tiny_settings(*SMALL, "meta.limit=3", "outer.batch_size=1", "inner.meta_batch_size=1", experiment="trust")
     with pytest.raises(UserError, match=r"one half holds no right chain.* set weigher\.judge_updates=0"):
         prepare(few, Path())
-    with pytest.raises(UserError, match="plan=true does not follow"):
-        plan_run(started(tiny_settings(*SMALL, experiment="trust"))[0])
 
 
 def test_weights_are_those_of_the_tables(tiny_settings: Settings) -> None:
@@ -158,3 +155,15 @@ def test_weights_are_those_of_the_tables(tiny_settings: Settings) -> None:
     forward(run, 2)
     assert torch.equal(weigher.posterior, tables[0])
     assert torch.equal(weigher.pull, tables[1])
+
+
+def test_what_is_left_is_told_by_the_chains_that_are_met_first(tiny_settings: Settings) -> None:
+    run, _ = started(tiny_settings(*SMALL, "model.trained=last_feed_forward", "cold.updates=3", experiment="trust"))
+    stages = run_progress(run).stages
+    passes = sum(stage.total * stage.passes for stage in stages)
+    run.prm.kept = None
+    plain = sum(stage.total * stage.passes for stage in run_progress(run).stages)
+    cold = min(3 * run.settings.cold.batch_size, len(run.cold))
+    first = len(run.train) + len(run.meta) + len(run.test) + (0 if run.cold is run.train else cold)
+    assert passes == pytest.approx(first + 0.02 * plain)
+    assert stages[-1].passes == 0.02, "after the last training nothing is new"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,16 @@ def run_without_selection(run: RunContent) -> tuple[str, dict[str, Any]] | None:
     own = _plain(run.config)
     if not own or own.get("weigher", {}).get("kind") == "uniform":
         return None
-    for path in sorted(run.folder.resolve().parent.parent.glob("*/*/results.json")):
-        config = path.with_name("config.yaml")
-        other = _plain(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        same = all(other.get(name) == own.get(name) for name in _COMPARED)
-        if other.get("weigher", {}).get("kind") == "uniform" and same:
-            return f"{path.parents[1].name}/{path.parent.name}", json.loads(path.read_text(encoding="utf-8"))
+    runs = run.folder.resolve().parent.parent
+    for name in sorted(glob("*/*/results.json", root_dir=runs)):  # pathlib's raises where a folder vanishes
+        path = runs / name
+        try:  # a neighbour may vanish, or be half written, while this run ends
+            other = _plain(path.with_name("config.yaml").read_text(encoding="utf-8"))
+            same = all(other.get(name) == own.get(name) for name in _COMPARED)
+            if other.get("weigher", {}).get("kind") == "uniform" and same:
+                return f"{path.parents[1].name}/{path.parent.name}", json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
     return None
 
 

@@ -124,6 +124,10 @@ def test_the_run_without_selection_stands_beside_it(make_run: Callable[[Path], P
     shared = {"seed": 0, "data": {"kind": "world"}, "inner": {"updates": 150}}
     for folder, kind in ((ours, "instance_net"), (other, "uniform")):
         (folder / "config.yaml").write_text(yaml.safe_dump(shared | {"weigher": {"kind": kind}}))
+    half = tmp_path / "runs" / "a neighbour" / "seed0"  # comes first, and its run is just writing its results
+    half.mkdir(parents=True)
+    (half / "config.yaml").write_text((other / "config.yaml").read_text())
+    (half / "results.json").write_text('{"figures": ')
     assert "PRM, without selection" in write_report(ours).read_text()
     assert "PRM, without selection" not in write_report(other).read_text()
     (other / "config.yaml").write_text(yaml.safe_dump(shared | {"seed": 1, "weigher": {"kind": "uniform"}}))

@@ -24,6 +24,7 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         ("+experiment=nope", "experiment=nope: no such file; options of 'experiment': clean_only, cold_start"),
         ("experiment=instancenet", "did you mean instance_net?"),
         ("weigher=instance_tabel", "did you mean instance_table?"),
+        ("data.path=x.jsonl", "for a file of yours: data=files data.path=…"),
         ("iner.updates=5", "iner: no such setting; allowed are"),
         ("--inner.updates=5", "settings have no dashes: write inner.updates=5"),
         ("--experiment", "settings have no dashes: write experiment=VALUE"),

@@ -133,7 +133,10 @@ def _check_names(config: DictConfig, schema: DictConfig, place: str) -> None:
         here = f"{place}.{name}" if place else str(name)
         if name not in schema:
             where = f"{place} allows" if place else "allowed are"
-            raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{near_miss(str(name), names)}")
+            hint = near_miss(str(name), names)
+            if name == "path" and place in ("data", "meta") and "kind" in names:  # the world's, which has no file
+                hint = f"; for a file of yours: {place}=files {here}=…"
+            raise ConfigError(f"{here}: no such setting; {where} {', '.join(names)}{hint}")
         if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
             continue
         child, expected = config[name], schema[name]

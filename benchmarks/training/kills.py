@@ -1,11 +1,13 @@
 """kill -9 of a run of two processes, at random moments and inside the write of a checkpoint; each time it goes on.
 
-    python -m benchmarks.training.kills --kills 20
+    python -m benchmarks.training.kills --kills 20 [--split]
 
 Killed is process 0, which writes, or process 1, or both. A survivor has to end by itself, with one line. Every
 checkpoint that a resumed run leaves is compared, byte for byte, with the one that an undisturbed run of two processes
 wrote at the same update, and in the end the whole result is. The processes are forked from one that has imported
 everything, and told who they are by the same environment variables as torchrun uses.
+
+--split: the PRM and an instance table are split over the two processes, which write their checkpoints together.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 import transformers
 
 from benchmarks.faults.small import Small, make_small, same_result
+from benchmarks.training.restarts import SPLIT
 from dreamprm.commands.main import entry
 from dreamprm.plan import planner  # noqa: F401 - what a run imports, imported once
 from dreamprm.trainer import run as _run  # noqa: F401
@@ -99,7 +102,11 @@ def _fork(rank: int, port: int, words: list[str], log: Path) -> int:
 
 def _states(run: Path) -> dict[str, bytes]:
     found = sorted((run / "checkpoints").glob("update-*"))
-    return {path.name: (path / "state.safetensors").read_bytes() for path in found if path.is_dir()}
+    return {
+        path.name: b"".join(part.read_bytes() for part in sorted(path.rglob("*.safetensors")))
+        for path in found
+        if path.is_dir()
+    }
 
 
 def _at(moment: str, together: Together, run: Path, draw: random.Random) -> bool:
@@ -125,15 +132,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=20261126)
+    parser.add_argument("--split", action="store_true")
     settings = parser.parse_args(argv)
+    more = (*WORDS, *SPLIT) if settings.split else WORDS
     draw = random.Random(settings.seed)
     with tempfile.TemporaryDirectory() as name:
-        return _all(settings.kills, draw, Path(name), make_small(Path(name) / "small"))
+        return _all(settings.kills, draw, Path(name), make_small(Path(name) / "small"), more)
 
 
-def _all(wanted: int, draw: random.Random, folder: Path, small: Small) -> int:
+def _all(wanted: int, draw: random.Random, folder: Path, small: Small, settings: tuple[str, ...]) -> int:
     whole = folder / "whole"
-    undisturbed = Together(small.words(*WORDS, f"run_dir={whole}"), folder / "log")
+    undisturbed = Together(small.words(*settings, f"run_dir={whole}"), folder / "log")
     codes = undisturbed.wait()
     assert set(codes.values()) == {0}, [log.read_text()[-2000:] for log in undisturbed.logs]
     expected = _states(whole)
@@ -145,7 +154,7 @@ def _all(wanted: int, draw: random.Random, folder: Path, small: Small) -> int:
     number = kills = 0
     while kills < wanted:
         run, number = folder / f"run{number}", number + 1
-        words = small.words(*WORDS, f"run_dir={run}")
+        words = small.words(*settings, f"run_dir={run}")
         while kills < wanted:
             moment = ("in a checkpoint", "anywhere")[kills % 2]
             victims = draw.choice(([0], [1], [0, 1]))

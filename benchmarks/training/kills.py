@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from benchmarks.faults.small import Small, make_small, same_result
 from benchmarks.training.restarts import SPLIT
@@ -102,11 +103,16 @@ def _fork(rank: int, port: int, words: list[str], log: Path) -> int:
 
 def _states(run: Path) -> dict[str, bytes]:
     found = sorted((run / "checkpoints").glob("update-*"))
-    return {
-        path.name: b"".join(part.read_bytes() for part in sorted(path.rglob("*.safetensors")))
-        for path in found
-        if path.is_dir()
-    }
+    return {path.name: _content(path) for path in found if path.is_dir()}
+
+
+def _content(path: Path) -> bytes:
+    """state.safetensors byte for byte; of parts/ every tensor's bytes, whose order in the file is not a run's own."""
+    parts = [(path / "state.safetensors").read_bytes()]
+    for part in sorted((path / "parts").glob("*.safetensors")):
+        tensors = load_file(part)
+        parts += [f"{part.name} {name}".encode() + tensors[name].numpy().tobytes() for name in sorted(tensors)]
+    return b"".join(parts)
 
 
 def _at(moment: str, together: Together, run: Path, draw: random.Random) -> bool:

@@ -5,7 +5,7 @@
 Killed is process 0, which writes, or process 1, or both. A survivor has to end by itself, with one line. Every
 checkpoint that a resumed run leaves is compared, byte for byte, with the one that an undisturbed run of two processes
 wrote at the same update, and in the end the whole result is. The processes are forked from one that has imported
-everything, and told who they are by the same environment variables as torchrun uses.
+everything (`together.py`).
 
 --split: the PRM and an instance table are split over the two processes, which write their checkpoints together.
 """
@@ -13,10 +13,7 @@ everything, and told who they are by the same environment variables as torchrun 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
-import socket
 import sys
 import tempfile
 import time
@@ -29,76 +26,12 @@ from safetensors.torch import load_file
 
 from benchmarks.faults.small import Small, make_small, same_result
 from benchmarks.training.restarts import SPLIT
-from dreamprm.commands.main import entry
+from benchmarks.training.together import Together
 from dreamprm.plan import planner  # noqa: F401 - what a run imports, imported once
 from dreamprm.trainer import run as _run  # noqa: F401
 
 NUM_PROCESSES = 2
 WORDS = ("cold.updates=6", "inner.updates=50", "inner.batch_size=5", "checkpoint.every=1", "checkpoint.keep=1000")
-PATIENCE = 300.0  # seconds until a survivor that does not end counts as hanging
-
-
-class Together:
-    """The processes of one run."""
-
-    def __init__(self, words: list[str], log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.logs = [log.with_suffix(f".{rank}") for rank in range(NUM_PROCESSES)]
-        self.pids = [_fork(rank, port, words, self.logs[rank]) for rank in range(NUM_PROCESSES)]
-        self.codes: dict[int, int] = {}
-
-    def running(self) -> bool:
-        for rank, pid in enumerate(self.pids):
-            if rank not in self.codes:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    self.codes[rank] = os.waitstatus_to_exitcode(status)
-        return len(self.codes) < NUM_PROCESSES
-
-    def kill(self, ranks: list[int]) -> None:
-        for rank in ranks:
-            if rank not in self.codes:
-                os.kill(self.pids[rank], signal.SIGKILL)
-
-    def wait(self) -> dict[int, int]:
-        """The exit codes. Whoever does not end in time is killed, and has the code -99."""
-        end = time.monotonic() + PATIENCE
-        while self.running():
-            if time.monotonic() > end:
-                late = [rank for rank in range(NUM_PROCESSES) if rank not in self.codes]
-                self.kill(late)
-                for rank in late:
-                    os.waitpid(self.pids[rank], 0)
-                    self.codes[rank] = -99
-            time.sleep(0.002)
-        return self.codes
-
-    def errors(self) -> list[str]:
-        lines = [line for log in self.logs for line in log.read_text(errors="replace").splitlines()]
-        return [line for line in lines if line.startswith(("error", "Traceback"))]
-
-
-def _fork(rank: int, port: int, words: list[str], log: Path) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": NUM_PROCESSES, "MASTER_ADDR": "127.0.0.1"}
-        os.environ |= {name: str(value) for name, value in own.items()} | {"MASTER_PORT": str(port)}
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        torch.set_num_threads(1)
-        entry("train", words)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
 
 
 def _states(run: Path) -> dict[str, bytes]:
@@ -148,9 +81,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _all(wanted: int, draw: random.Random, folder: Path, small: Small, settings: tuple[str, ...]) -> int:
     whole = folder / "whole"
-    undisturbed = Together(small.words(*settings, f"run_dir={whole}"), folder / "log")
+    undisturbed = Together(NUM_PROCESSES, small.words(*settings, f"run_dir={whole}"), folder)
     codes = undisturbed.wait()
-    assert set(codes.values()) == {0}, [log.read_text()[-2000:] for log in undisturbed.logs]
+    assert set(codes) == {0}, undisturbed.said()[-20:]
     expected = _states(whole)
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}; {len(expected)} checkpoints undisturbed"
@@ -164,14 +97,14 @@ def _all(wanted: int, draw: random.Random, folder: Path, small: Small, settings:
         while kills < wanted:
             moment = ("in a checkpoint", "anywhere")[kills % 2]
             victims = draw.choice(([0], [1], [0, 1]))
-            together = Together(words, folder / "log")
+            together = Together(NUM_PROCESSES, words, folder)
             if not _at(moment, together, run, draw):
                 break
             together.kill(victims)
             codes = together.wait()
             kills += 1
             who = " and ".join(map(str, victims))
-            bad += _judge(codes, victims, together.errors(), f"kill {kills} of {who} {moment}")
+            bad += _judge(codes, victims, _errors(together), f"kill {kills} of {who} {moment}")
             states = _states(run)
             different = [update for update, state in states.items() if expected.get(update) != state]
             bad += [f"kill {kills}: {update} differs" for update in different]
@@ -181,10 +114,10 @@ def _all(wanted: int, draw: random.Random, folder: Path, small: Small, settings:
             )
             words = [f"resume={run}"] if (run / "config.yaml").exists() else words
         if words[0].startswith("resume"):
-            last = Together(words, folder / "log")
+            last = Together(NUM_PROCESSES, words, folder)
             codes = last.wait()
-            if set(codes.values()) != {0}:
-                bad.append(f"the run did not end: {codes}, {last.errors()}")
+            if set(codes) != {0}:
+                bad.append(f"the run did not end: {codes}, {_errors(last)}")
             elif difference := same_result(whole, run):
                 bad.append(difference)
     for what, count in sorted(happened.items()):
@@ -195,9 +128,13 @@ def _all(wanted: int, draw: random.Random, folder: Path, small: Small, settings:
     return 1 if bad else 0
 
 
-def _judge(codes: dict[int, int], victims: list[int], errors: list[str], name: str) -> list[str]:
+def _errors(together: Together) -> list[str]:
+    return [line for line in together.said() if line.startswith(("error", "Traceback"))]
+
+
+def _judge(codes: list[int | None], victims: list[int], errors: list[str], name: str) -> list[str]:
     """What is wrong with how the survivors ended."""
-    survivors = {rank: code for rank, code in codes.items() if rank not in victims}
+    survivors = {rank: code for rank, code in enumerate(codes) if rank not in victims}
     wrong = [f"{name}: process {rank} ended with {code}" for rank, code in survivors.items() if code != 2]
     if survivors and len(errors) != 1:
         wrong.append(f"{name}: {len(errors)} lines of error: {errors}")

@@ -10,12 +10,9 @@ of the metrics, the weight and the step scores of every training chain, and ever
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.faults.small import Small, make_small
+from benchmarks.training.together import Together
 from dreamprm.commands.command import STOPPED
-from dreamprm.commands.main import entry
 from dreamprm.metrics import read_metrics
 from dreamprm.plan import planner  # noqa: F401 - what a run imports, imported once
 from dreamprm.trainer import run as _run  # noqa: F401
@@ -81,52 +78,19 @@ def main(argv: list[str] | None = None) -> int:
 def _train(small: Small, folder: Path, name: str) -> str:
     """Make the run; what went wrong, in one line."""
     more, _, number, then = RUNS[name]
-    run, log = _folder(folder, name), folder / "log"
+    run = _folder(folder, name)
     parts = [(number, small.words(*WORDS, *more, f"run_dir={run}", *(["stop_at=14"] if then else [])))]
     parts += [(then, [f"resume={run}", "stop_at=null"])] if then else []
     for place, (size, words) in enumerate(parts):
-        codes = _together(size, words, log)
+        together = Together(size, words, folder)
+        codes = together.wait()
         if set(codes) != {0 if place == len(parts) - 1 else STOPPED}:
-            said = "\n".join(log.with_suffix(f".{rank}").read_text()[-2000:] for rank in range(size))
-            return f"{codes} {said}"
+            return "\n".join([str(codes), *together.said()[-20:]])
     return ""
 
 
 def _folder(folder: Path, name: str) -> Path:
     return folder / name.replace(", ", "_").replace(" ", "_")
-
-
-def _together(number: int, words: list[str], log: Path) -> list[int]:
-    """The exit codes of that many forked processes, told who they are as torchrun tells it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = [_fork(rank, number, port, words, log.with_suffix(f".{rank}")) for rank in range(number)]
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-
-
-def _fork(rank: int, number: int, port: int, words: list[str], log: Path) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ |= {name: str(value) for name, value in own.items()}
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        torch.set_num_threads(1)
-        entry("train", words)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _differences(one: Path, other: Path) -> dict[str, float]:

@@ -11,8 +11,8 @@ What can be said of one run, and when it is warranted:
 * The outer loss must have fallen from before to after by more than chance, on the same chains (paired differences).
 * The meta set has chosen the weights, so that its figures are a little too good; where there is a test set, its AUC
   decides too, of chains and, where its steps are labelled, of steps: a significant loss there overrules the meta set.
-  A PRM that was trained on the meta set (`inner.meta_weight`) is judged by the test set alone; without one, a PRM that
-  stood at chance on the meta set before it was trained on it is said not to have weights to be trusted.
+  A PRM that was trained on the meta set (`inner.meta_weight`) is judged by the test set alone; without one, it
+  is said where the PRM stood at chance on the meta set before, as then nothing speaks for the weights.
   Best-of-N that is not shown to be above the policy alone is said to be no gain.
 * Before is the cold-started PRM: the change is that of the whole bilevel phase, inner updates included. What the
   *weights* are worth only a second run with weigher=uniform tells; no verdict on one run claims it.
@@ -183,8 +183,8 @@ def _by_test(given: Evidence) -> str:
     if given.test is None and given.meta is not None and given.meta.before.low <= 0.5:
         return (
             "before it was trained on the meta set, the PRM told right from wrong meta chains with "
-            f"{_area(given.meta.before)}, as chance may, and there is no test set: weights are not to be trusted; "
-            "set test.path"
+            f"{_area(given.meta.before)}, as chance may, and there is no test set: nothing shows that its "
+            "weights are to be trusted; set test.path"
         )
     if given.test is None:
         return f"there is no test set, and nothing else says what the PRM is worth: {aside}; set test.path"

@@ -110,7 +110,7 @@ def test_a_prm_that_was_trained_on_the_meta_set_is_judged_by_the_test_set() -> N
     sighted, blind = (change_of(records, _scores(records, one, 5), _scores(records, 1.5, 6)) for one in (0.7, 0.0))
     given = dataclasses.replace(_evidence(), trained_on_meta=True, meta=sighted)
     assert verdict(given).startswith("there is no test set, and nothing else says what the PRM is worth")
-    assert "as chance may, and there is no test set: weights are not to be trusted" in verdict(
+    assert "as chance may, and there is no test set: nothing shows that its weights are to be trusted" in verdict(
         dataclasses.replace(given, meta=blind)
     )
     assert verdict(dataclasses.replace(given, meta=blind, test=better)).startswith(BETTER)

@@ -22,7 +22,7 @@ from ._types import Tensors
 T = TypeVar("T")
 Scalar = Callable[[Tensors, Tensors], Tensor]
 PRODUCTS = ("jvp", "vjp")
-_CUT = ": its hypergradient would be 0 (was something detached, or an argmax or a rounding taken?)"
+_CUT = ": its hypergradient would be 0 (was something detached, or an argmax taken?)"
 
 
 def check_product(owner: str, value: object) -> None:
@@ -44,8 +44,8 @@ def used_gradient(loss: Scalar, params: Tensors, hyper: Tensors, *, may_use_none
     def of_used(params: Tensors) -> tuple[Tensor, Tensors]:
         value = loss(params, hyper)
         found: tuple[Tensor | None, ...] = (None,) * len(params)
-        if not value.requires_grad and not may_use_none:
-            raise ValueError(f"the inner loss depends on none of params{_CUT}")
+        if not may_use_none:
+            _refuse_cut(value)
         if value.requires_grad:
             found = torch.autograd.grad(value, list(params.values()), create_graph=True, allow_unused=True)
         # The gradients leave as the auxiliary output; the 0 in place of the loss costs no second pass.
@@ -73,9 +73,9 @@ def hyper_gradient(loss: Scalar, params: Tensors, hyper: Tensors) -> Tensors:
 
 
 def hessian(loss: Scalar, params: Tensors, hyper: Tensors, direction: Tensors, product: str) -> Tensors:
-    """H u."""
+    """H u. Raises ValueError for an inner loss that depends on none of params."""
     if product == "jvp":
-        _, out = jvp(_with(hyper, loss, gradient), (params,), (direction,))
+        _, out = jvp(_with(hyper, _inner(loss), gradient), (params,), (direction,))
     else:
         out = grad(_inner_product(loss, direction), 0)(params, hyper)
     return tree.like(out, params)
@@ -95,7 +95,7 @@ def hessian_and_mixed(
 ) -> tuple[Tensors, Tensors]:
     """H u and M u by one pass."""
     if product == "jvp":
-        _, (by_params, by_hyper) = jvp(_with(hyper, loss, _both), (params,), (direction,))
+        _, (by_params, by_hyper) = jvp(_with(hyper, _inner(loss), _both), (params,), (direction,))
     else:
         by_params, by_hyper = grad(_inner_product(loss, direction), (0, 1))(params, hyper)
     return tree.like(by_params, params), tree.like(by_hyper, hyper)
@@ -113,4 +113,20 @@ def _with(hyper: Tensors, loss: Scalar, function: Callable[[Scalar, Tensors, Ten
 
 
 def _inner_product(loss: Scalar, direction: Tensors) -> Scalar:
-    return lambda params, hyper: tree.dot(gradient(loss, params, hyper), direction)
+    return lambda params, hyper: tree.dot(gradient(_inner(loss), params, hyper), direction)
+
+
+def _inner(loss: Scalar) -> Scalar:
+    """The inner loss, checked to depend on what it is differentiated by."""
+
+    def checked(params: Tensors, hyper: Tensors) -> Tensor:
+        value = loss(params, hyper)
+        _refuse_cut(value)
+        return value
+
+    return checked
+
+
+def _refuse_cut(value: Tensor) -> None:
+    if not value.requires_grad:
+        raise ValueError(f"the inner loss depends on none of params{_CUT}")

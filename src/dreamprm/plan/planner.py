@@ -207,6 +207,11 @@ def _plan(run: Run) -> Plan:
     settings = run.settings
     trainable = list(run.trainable().values())
     weighing = sum(num_bytes([value]) for value in run.weigher.parameters())
+    if settings.distributed.shard:
+        raise UserError(
+            "plan=true is of one process that holds the whole model: it does not know distributed.shard=true; plan "
+            "without it, and divide parameters, gradients, optimizer and the outer gradient by the number of processes"
+        )
     looks, judges = run.trust_updates
     learns, gradients = run.learns_weights or bool(looks), num_bytes(trainable)
     num_meta = (settings.inner.meta_batch_size or settings.outer.batch_size) if settings.inner.meta_weight else 0

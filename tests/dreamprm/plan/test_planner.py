@@ -143,3 +143,5 @@ def test_a_plan_leaves_no_features_behind(tiny_settings: Settings, tmp_path: Pat
 def test_what_is_not_planned_is_refused(tiny_settings: Settings) -> None:
     with pytest.raises(UserError, match=r"does not know the memory of hypergradient.unroll > 1"):
         show_plan(tiny_settings("hypergradient.unroll=2", "outer.every=2"))
+    with pytest.raises(UserError, match=r"it does not know distributed.shard=true; plan without it"):
+        show_plan(tiny_settings("distributed.shard=true"))
